@@ -1,0 +1,1 @@
+"""Quantile forecasts of the request rate, chosen and weighed by a rolling backtest."""

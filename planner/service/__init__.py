@@ -1,0 +1,1 @@
+"""The long-running planner: loop, lease, checkpoint, journal, metrics and HTTP interface."""

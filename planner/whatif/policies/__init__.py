@@ -1,0 +1,1 @@
+"""Autoscaling policies under one small interface: ours, static counts, and the peers'."""

@@ -1,0 +1,1 @@
+"""Iteration-level simulator of continuous batching, compiled by numba."""

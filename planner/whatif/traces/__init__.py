@@ -1,0 +1,1 @@
+"""Request traces: readers, scaling, prefix hits and the seeded generator."""

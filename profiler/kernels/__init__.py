@@ -1,0 +1,1 @@
+"""Torch micro-benchmarks that feed roofline extrapolation (extra: profiler)."""

@@ -1,0 +1,1 @@
+"""The worker graph: its specification, its engines and its gateway."""
