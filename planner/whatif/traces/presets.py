@@ -1,0 +1,147 @@
+"""Named workloads for the command line: generate:NAME[,key=value...]."""
+
+from __future__ import annotations
+
+import difflib
+
+from pydantic import ValidationError
+
+from planner.whatif.traces.readers.source import shown
+from planner.whatif.traces.spec import GeneratorSpec, LengthMode, LengthSpec
+from profiler.errors import InputError
+
+PREFIX = "generate:"
+
+# The conversation and code presets have the rate, burstiness and length percentiles that were published for
+# the Azure conversation and code traces of November 2023; nothing in them is taken from single requests.
+_CONVERSATION = GeneratorSpec(
+    name="conversation",
+    rps=5.53,
+    daily_amplitude=0.28,
+    daily_period_s=3600,
+    daily_peak_s=1800,
+    dispersion=1.17,
+    dispersion_memory_s=60,
+    isl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.42, median_tokens=380, sigma=0.7),
+            LengthMode(weight=0.45, median_tokens=1095, sigma=0.08),
+            LengthMode(weight=0.065, median_tokens=4090, sigma=0.01),
+        ),
+        tail_share=0.06,
+        tail_start_tokens=1500,
+        tail_alpha=2.0,
+        max_tokens=14_336,
+    ),
+    osl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.62, median_tokens=100, sigma=0.55),
+            LengthMode(weight=0.38, median_tokens=405, sigma=0.08),
+        ),
+        tail_share=0.02,
+        tail_start_tokens=450,
+        tail_alpha=4.0,
+        min_tokens=5,
+        max_tokens=1024,
+    ),
+    length_correlation=0.1,
+)
+_CODE = GeneratorSpec(
+    name="code",
+    rps=2.57,
+    dispersion=9.0,
+    dispersion_memory_s=7,
+    idle_share=0.25,
+    idle_duration_s=75,
+    isl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.94, median_tokens=1500, sigma=1.1),
+            LengthMode(weight=0.06, median_tokens=7300, sigma=0.02),
+        ),
+        max_tokens=7436,
+    ),
+    osl=LengthSpec(
+        modes=(LengthMode(weight=1, median_tokens=13, sigma=0.7),),
+        tail_share=0.15,
+        tail_start_tokens=25,
+        tail_alpha=1.2,
+        min_tokens=6,
+        max_tokens=2048,
+    ),
+)
+
+
+def _conversation(**changes: object) -> GeneratorSpec:
+    """Returns the conversation workload at a flat rate, with some fields changed."""
+    return _CONVERSATION.model_copy(update={"daily_amplitude": 0.0, **changes})
+
+
+PRESETS: dict[str, GeneratorSpec] = {
+    "conversation": _CONVERSATION,
+    "code": _CODE,
+    "step": _conversation(name="step", step_at_s=1200.0, step_factor=3.0),
+    "flash": _conversation(name="flash", flash_at_s=1200.0, flash_factor=8.0),
+    "daily": _conversation(
+        name="daily",
+        duration_s=86_400.0,
+        daily_amplitude=0.6,
+        daily_period_s=86_400.0,
+        daily_peak_s=50_400.0,
+        bursts_per_hour=1.0,
+        burst_factor=2.0,
+    ),
+}
+"""One line per workload."""
+
+_KEYS = [
+    name
+    for name, field in GeneratorSpec.model_fields.items()
+    if field.annotation in (int, float) and name != "name"
+]
+
+
+def parse_generator(text: str) -> GeneratorSpec:
+    """Reads `generate:NAME[,key=value...]`; the keys are the numeric fields of `GeneratorSpec`.
+
+    Raises:
+        InputError: the workload or a key is unknown (the nearest is suggested), or a value is out of range.
+    """
+    preset, *settings = text.removeprefix(PREFIX).split(",")
+    preset = preset.strip()
+    if preset not in PRESETS:
+        raise InputError(
+            f"no workload {shown(preset)}{_suggestion(preset, list(PRESETS))}",
+            expected=f"one of {', '.join(PRESETS)}",
+            source=shown(text),
+        )
+    values: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise InputError(
+                f"{shown(setting)} is not a setting", expected="key=value, such as rps=20", source=shown(text)
+            )
+        if key not in _KEYS:
+            raise InputError(
+                f"no setting {shown(key)}{_suggestion(key, _KEYS)}",
+                expected=f"one of {', '.join(_KEYS)}",
+                source=shown(text),
+            )
+        if key in values:
+            raise InputError("set twice", expected="each setting once", source=shown(text), field=key)
+        values[key] = value
+    try:
+        return GeneratorSpec.model_validate({**PRESETS[preset].model_dump(), **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"found {shown(first['input'])}",
+            expected=first["msg"].removeprefix("Input should be "),
+            source=shown(text),
+            field=".".join(str(part) for part in first["loc"]),
+        ) from error
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
