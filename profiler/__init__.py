@@ -1,1 +1,1 @@
-"""Measured tables of an engine on a GPU: format, interpolation with its error, import, export and pictures."""
+"""Measured tables of an engine on a GPU: format, interpolation with its error, import, export, pictures."""

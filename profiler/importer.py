@@ -1,0 +1,183 @@
+"""From Dynamo's folder to profiles: what the files do not say has to be said by whoever imports them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from profiler.csvfile import Samples
+from profiler.dynamo import RawTable, decode_samples, find_raw, prefill_samples
+from profiler.errors import InputError
+from profiler.roofline import Roofline
+from profiler.schema import (
+    Engine,
+    GpuInfo,
+    Limits,
+    ModelInfo,
+    ModelShape,
+    ProfileMeta,
+    Role,
+    Source,
+    TableName,
+    load_json,
+)
+from profiler.tables import Profile, save_profile
+
+#: Bytes of a number in the formats that vLLM names; anything else has to be given in bytes.
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a person says about tables that say nothing themselves."""
+
+    model: ModelInfo
+    gpu: str
+    engine: Engine
+    tp: int
+    dp: int
+    source: str
+    licence: str
+    limits: Limits = field(default_factory=Limits)
+    driver: str | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One profile that is ready to be written."""
+
+    meta: ProfileMeta
+    samples: Mapping[TableName, Samples]
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return f"{self.meta.role}-tp{self.meta.tp}-dp{self.meta.dp}"
+
+
+def bytes_of(dtype: str) -> float:
+    """Bytes of one number of a format.
+
+    Raises:
+        InputError: the format is not known.
+    """
+    known = dtype.lower()
+    if known not in _BYTES:
+        raise InputError(f"unknown number format {dtype!r}", expected=", ".join(_BYTES), field="dtype")
+    return _BYTES[known]
+
+
+def shape_from_config(path: Path, dtype: str, kv_dtype: str) -> ModelShape:
+    """The shape in a Hugging Face `config.json` of a dense decoder-only model.
+
+    Raises:
+        InputError: the file cannot be read, is not such a config, or describes a mixture of experts.
+    """
+    try:
+        data = load_json(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", source=path) from None
+    if not isinstance(data, dict):
+        raise InputError(f"holds a {type(data).__name__}", expected="a model's config.json", source=path)
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if data.get(key):
+            problem = "a mixture of experts has no roofline here"
+            raise InputError(problem, expected="an import without --model-config", source=path, field=key)
+    sizes = {
+        "hidden_size": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "kv_heads": "num_key_value_heads",
+        "intermediate_size": "intermediate_size",
+        "vocab_size": "vocab_size",
+    }
+    found: dict[str, Any] = {ours: _size(data, theirs, path) for ours, theirs in sizes.items()}
+    if data.get("head_dim") is None:
+        found["head_dim"] = found["hidden_size"] // found["heads"]
+    else:
+        found["head_dim"] = _size(data, "head_dim", path)
+    return ModelShape(
+        weight_bytes_per_param=bytes_of(dtype), kv_bytes_per_element=bytes_of(kv_dtype), **found
+    )
+
+
+def _size(data: dict[str, Any], key: str, path: Path) -> int:
+    value = data.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 10**9:
+        raise InputError(f"is {value!r}", expected="a positive whole number", source=path, field=key)
+    return value
+
+
+def read_dynamo(source: Path, described: Described) -> list[Imported]:
+    """Read and check both halves of Dynamo's profile, or the one that is there. Writes nothing.
+
+    Raises:
+        InputError: there is neither half, or one is refused.
+    """
+    if not source.is_dir():
+        raise InputError("is not a folder", expected="Dynamo's profiling results", source=source)
+    result = []
+    prefill = find_raw(source, "prefill")
+    if prefill is not None:
+        meta = _meta(described, "prefill", prefill, None, None, [])
+        result.append(Imported(meta, {"prefill": prefill_samples(prefill)}))
+    decode = find_raw(source, "decode")
+    if decode is not None:
+        meta = _meta(described, "decode", decode, None, None, [])
+        samples, capacity, check, warnings = decode_samples(decode, meta.tp * meta.dp, Roofline.of(meta))
+        if samples["suspect"].all():
+            raise InputError("every row is saturated: none ran its batch together", source=decode.path)
+        result.append(
+            Imported(_meta(described, "decode", decode, capacity, check, warnings), {"decode": samples})
+        )
+    if not result:
+        expected = "selected_{prefill,decode}_interpolation/raw_data.npz or {prefill,decode}_raw_data.json"
+        raise InputError("holds no table of Dynamo", expected=expected, source=source)
+    return result
+
+
+def save_all(imported: list[Imported], to: Path, *, overwrite: bool) -> list[Profile]:
+    """Write profiles below `to`, or none of them when one is already there.
+
+    Raises:
+        InputError: a folder exists and `overwrite` is off.
+        DependencyError: the file system refused.
+    """
+    for one in imported:
+        if (to / one.folder).exists() and not overwrite:
+            raise InputError("exists", expected="a new folder, or --overwrite", source=to / one.folder)
+    return [save_profile(to / one.folder, one.meta, one.samples, overwrite=overwrite) for one in imported]
+
+
+def _meta(
+    described: Described,
+    role: Role,
+    raw: RawTable,
+    capacity: int | None,
+    check: str | None,
+    warnings: list[str],
+) -> ProfileMeta:
+    known = ["one sample per point: the spread of repeats is unknown"]
+    if described.engine.version is None:
+        known.append("engine version unknown")
+    if described.limits.max_num_batched_tokens is None:
+        known.append("max_num_batched_tokens unknown: prefill of several prompts together is not known")
+    if described.limits.max_num_seqs is None:
+        known.append("max_num_seqs unknown: the engine's own limit on running requests is not known")
+    return ProfileMeta(
+        schema_version=1,
+        model=described.model,
+        gpu=GpuInfo(name=described.gpu, count_per_worker=described.tp * described.dp),
+        driver=described.driver,
+        engine=described.engine,
+        role=role,
+        tp=described.tp,
+        dp=described.dp,
+        kv_capacity_tokens=capacity,
+        kv_capacity_check=check,
+        limits=described.limits,
+        source=Source(text=described.source, licence=described.licence, form=raw.form, arrays=raw.forms),
+        warnings=(*known, "start-up was not measured", *warnings),
+    )

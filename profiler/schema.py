@@ -1,0 +1,195 @@
+"""What `profile.json` holds, versioned, and how a wrong field is reported."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from profiler.errors import InputError
+
+Role = Literal["prefill", "decode", "aggregated"]
+TableName = Literal["prefill", "decode", "mixed", "transfer"]
+
+_Count = Annotated[int, Field(gt=0, le=10**12)]
+_Positive = Annotated[float, Field(gt=0)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelShape(_Strict):
+    """Sizes of a dense decoder-only transformer; what a roofline needs."""
+
+    hidden_size: _Count
+    layers: _Count
+    heads: _Count
+    kv_heads: _Count
+    head_dim: _Count
+    intermediate_size: _Count
+    vocab_size: _Count
+    weight_bytes_per_param: _Positive
+    kv_bytes_per_element: _Positive
+
+
+class ModelInfo(_Strict):
+    """The model that was measured. Without a shape there is no roofline, and outside follows a plain rule."""
+
+    name: _Text
+    dtype: _Text
+    shape: ModelShape | None = None
+
+
+class GpuInfo(_Strict):
+    """The GPU and how many of them one worker takes (TP x DP)."""
+
+    name: _Text
+    count_per_worker: _Count
+
+
+class Engine(_Strict):
+    """The engine under test; None where the source does not say."""
+
+    name: _Text
+    version: str | None = None
+    arguments: tuple[str, ...] | None = None
+
+
+class Limits(_Strict):
+    """Limits of the engine's scheduler; None is unknown, not unlimited."""
+
+    max_num_seqs: _Count | None = None
+    max_num_batched_tokens: _Count | None = None
+    block_size: _Count | None = None
+    max_model_len: _Count | None = None
+
+
+class ArrayForm(_Strict):
+    """Number format and shape of an imported array, so that it can be exported as it was."""
+
+    dtype: _Text
+    shape: tuple[int, ...]
+
+
+class Source(_Strict):
+    """Where the samples come from and under which licence.
+
+    `arrays` names the imported arrays in their order; it is present for tables that came from Dynamo.
+    """
+
+    text: _Text
+    licence: _Text
+    form: Literal["measured", "dynamo-npz", "dynamo-json"] = "measured"
+    arrays: dict[str, ArrayForm] | None = None
+
+
+class TableError(_Strict):
+    """Relative leave-one-out error: mean and worst over the points with measured neighbours on all sides."""
+
+    mean: Annotated[float, Field(ge=0)]
+    worst: Annotated[float, Field(ge=0)]
+    points: Annotated[int, Field(ge=1)]
+
+
+class ProfileMeta(_Strict):
+    """`profile.json`: everything about a profile but its samples.
+
+    Attributes:
+        kv_capacity_tokens: tokens of KV cache of one worker (all its DP ranks); None when unknown.
+        kv_capacity_check: how that figure was cross-checked, in words.
+        startup_s: measured seconds from asking for the pod until it served, one per start; None when not
+            measured.
+        date: day of the measurement; None when the source does not say.
+        commit: commit of the profiler that measured; None for imported tables.
+        errors: leave-one-out error by table.
+    """
+
+    schema_version: Literal[1]
+    model: ModelInfo
+    gpu: GpuInfo
+    driver: str | None = None
+    engine: Engine
+    role: Role
+    tp: _Count
+    dp: _Count
+    kv_capacity_tokens: _Count | None = None
+    kv_capacity_check: str | None = None
+    limits: Limits = Limits()
+    startup_s: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    date: dt.date | None = None
+    commit: str | None = None
+    source: Source
+    errors: dict[TableName, TableError] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def parse_meta(text: str, source: Path) -> ProfileMeta:
+    """Read `profile.json`.
+
+    Raises:
+        InputError: it is not JSON, or a field is unknown, missing or wrong; names the field and, for an
+            unknown one, the closest known field.
+    """
+    return parse_model(ProfileMeta, load_json(text, source), source)
+
+
+def load_json(text: str, source: Path) -> Any:
+    """JSON without NaN and infinities, as nothing here may hold them.
+
+    Raises:
+        InputError: the text is not such JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}", source=source, line=error.lineno) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON that can be read: {error}", source=source) from None
+
+
+def parse_model(model: type[ProfileMeta], data: Any, source: Path) -> ProfileMeta:
+    """Validate `data` and turn the first problem into an InputError that names file and field."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=True)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(model, problem["loc"][:-1])
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
+            hint = f"did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"unknown field; {hint}".rstrip("; "), source=source, field=field) from None
+        if problem["type"] == "missing":
+            raise InputError("missing", source=source, field=field) from None
+        value = repr(problem["input"])
+        value = value if len(value) <= 60 else value[:57] + "..."
+        message = problem["msg"].removeprefix("Input should be ")
+        raise InputError(f"is {value}", expected=message, source=source, field=field or None) from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model nested at `path`."""
+    current = model
+    for part in path:
+        field = current.model_fields.get(str(part))
+        if field is None:
+            continue  # a key of a dictionary or an index: the model below it was found one step earlier
+        for kind in _models_in(field.annotation):
+            current = kind
+    return list(current.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]

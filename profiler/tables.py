@@ -1,0 +1,228 @@
+"""A profile on disk: one folder with `profile.json` and its tables as CSV."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiler.csvfile import COLUMNS, Samples, read_table, table_text
+from profiler.curve import PrefillCurve, TransferCurve
+from profiler.errors import DependencyError, InputError
+from profiler.mixed import MixedTable
+from profiler.roofline import Roofline
+from profiler.schema import ProfileMeta, Role, TableError, TableName, parse_meta
+from profiler.surface import DecodeSurface
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+META_FILE = "profile.json"
+_NEEDED: Mapping[Role, tuple[TableName, ...]] = {
+    "prefill": ("prefill",),
+    "decode": ("decode",),
+    "aggregated": ("prefill", "decode"),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A loaded profile.
+
+    Attributes:
+        path: its folder.
+        meta: what `profile.json` says.
+        samples: raw samples by table, columns as arrays.
+    """
+
+    path: Path
+    meta: ProfileMeta
+    samples: Mapping[TableName, Samples]
+
+    @cached_property
+    def roofline(self) -> Roofline | None:
+        """Speed of light of the worker; None when the model's shape or the GPU is not known."""
+        return Roofline.of(self.meta)
+
+    @cached_property
+    def prefill(self) -> PrefillCurve | None:
+        """TTFT against ISL; None when the profile has no such table."""
+        rows = self.samples.get("prefill")
+        return None if rows is None else PrefillCurve(rows["isl"], rows["ttft_ms"], self.roofline)
+
+    @cached_property
+    def decode(self) -> DecodeSurface | None:
+        """ITL against batch and KV tokens, suspect rows left out; None when the profile has no such table."""
+        rows = self.samples.get("decode")
+        if rows is None:
+            return None
+        good = rows["suspect"] == 0
+        batch, kv, itl = (rows[name][good] for name in ("batch", "kv_tokens", "itl_ms"))
+        return DecodeSurface(batch, kv, itl, self.roofline, self.meta.kv_capacity_tokens)
+
+    @cached_property
+    def transfer(self) -> TransferCurve | None:
+        """Hand-off time against tokens; None when the profile has no such table."""
+        rows = self.samples.get("transfer")
+        return None if rows is None else TransferCurve(rows["tokens"], rows["transfer_ms"])
+
+    @cached_property
+    def mixed(self) -> MixedTable | None:
+        """Iterations that hold prefill and decode; None when the profile has no such table."""
+        rows = self.samples.get("mixed")
+        if rows is None:
+            return None
+        return MixedTable(rows["prefill_tokens"], rows["batch"], rows["kv_tokens"], rows["iteration_ms"])
+
+    def frame(self, table: TableName) -> pd.DataFrame:
+        """Raw samples of a table as a data frame (pandas is imported on the first call).
+
+        Raises:
+            KeyError: the profile has no such table.
+        """
+        import pandas as pd  # noqa: PLC0415 - takes longer to import than the rest of the package
+
+        return pd.DataFrame(dict(self.samples[table]))
+
+    def leave_one_out(self) -> dict[TableName, TableError]:
+        """Leave-one-out error of the tables that have enough points for one."""
+        tables: dict[TableName, PrefillCurve | DecodeSurface | TransferCurve | None] = {
+            "prefill": self.prefill,
+            "decode": self.decode,
+            "transfer": self.transfer,
+        }
+        errors = {name: table.leave_one_out.summary for name, table in tables.items() if table is not None}
+        return {name: error for name, error in errors.items() if error is not None}
+
+
+def load_profile(path: Path | str) -> Profile:
+    """Load a profile's folder.
+
+    Raises:
+        InputError: a file, a line or a field is missing or wrong; names it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError("is not a folder", expected=f"a folder with {META_FILE}", source=folder)
+    file = folder / META_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", source=file) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not text (byte {error.start})", expected="JSON in UTF-8", source=file) from None
+    meta = parse_meta(text, file)
+    samples = {
+        name: read_table(folder / f"{name}.csv", name)
+        for name in COLUMNS
+        if (folder / f"{name}.csv").exists()
+    }
+    return _checked(Profile(folder, meta, samples))
+
+
+def _checked(profile: Profile) -> Profile:
+    for name in _NEEDED[profile.meta.role]:
+        if name not in profile.samples:
+            problem = f"missing, and a profile of role {profile.meta.role} needs it"
+            raise InputError(problem, source=profile.path / f"{name}.csv")
+    decode = profile.samples.get("decode")
+    if decode is not None and (decode["suspect"] == 1).all():
+        source = profile.path / "decode.csv"
+        raise InputError("every row is marked suspect", expected="at least one to build on", source=source)
+    return profile
+
+
+def find_profiles(root: Path | str) -> list[Path]:
+    """Folders at or below `root` that hold a `profile.json`, sorted."""
+    return sorted(file.parent for file in Path(root).rglob(META_FILE) if file.is_file())
+
+
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 (hex) over the names and contents of a profile's files; the same on every machine.
+
+    Raises:
+        InputError: the folder holds no readable profile.
+    """
+    folder = Path(path)
+    digest = hashlib.sha256()
+    try:
+        files = sorted(
+            f for f in folder.iterdir() if f.name == META_FILE or (f.stem in COLUMNS and f.suffix == ".csv")
+        )
+        for file in files:
+            content = file.read_bytes()
+            # The length keeps a byte moved from one file to the next from going unseen.
+            digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", source=folder) from None
+    if not any(file.name == META_FILE for file in files):
+        raise InputError("missing", source=folder / META_FILE)
+    return digest.hexdigest()
+
+
+def save_profile(
+    path: Path | str, meta: ProfileMeta, samples: Mapping[TableName, Samples], *, overwrite: bool = False
+) -> Profile:
+    """Write a profile at once: whoever looks sees the old folder, or none, or the whole new one.
+
+    Leave-one-out errors are computed here and stored in `profile.json`.
+
+    Args:
+        path: the profile's folder.
+        meta: its `profile.json`.
+        samples: raw samples by table.
+        overwrite: replace a profile that is there.
+
+    Returns:
+        The profile as written.
+
+    Raises:
+        InputError: the folder exists and `overwrite` is off, or the role's table is missing.
+        DependencyError: the file system refused.
+    """
+    folder = Path(path)
+    if folder.exists() and not overwrite:
+        raise InputError("exists", expected="a new folder, or --overwrite", source=folder)
+    if folder.exists() and not (folder / META_FILE).is_file():
+        raise InputError("exists and is not a profile", expected="a profile or a new folder", source=folder)
+    profile = _checked(Profile(folder, meta, samples))
+    meta = meta.model_copy(update={"errors": profile.leave_one_out()})
+    texts = {f"{name}.csv": table_text(name, rows) for name, rows in samples.items()}
+    texts[META_FILE] = meta.model_dump_json(indent=2) + "\n"
+    try:
+        replace_folder(folder, texts)
+    except OSError as error:
+        raise DependencyError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    return load_profile(folder)
+
+
+def replace_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write `files` (names may hold folders) to a temporary folder beside `folder`, then rename it."""
+    made = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        for name, content in files.items():
+            target = new / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.encode() if isinstance(content, str) else content)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(work)
+        for parent in made:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
