@@ -122,9 +122,9 @@ def decode_samples(
         rows = suspect & (context == at)
         listed = ", ".join(f"{b:g}" for b in batch[rows])
         warnings.append(
-            f"decode at context {at:g}: nominal batches {listed} are more than 10 % above what throughput x ITL"
-            " says ran together (the engine was saturated); kept as raw samples, marked suspect, left out of the"
-            " surface"
+            f"decode at context {at:g}: nominal batches {listed} are more than 10 % above what throughput x"
+            " ITL says ran together (the engine was saturated); kept as raw samples, marked suspect, left out"
+            " of the surface"
         )
     columns = {
         "batch": batch,

@@ -119,13 +119,13 @@ def check_capacity(
         raise InputError(problem, expected=expected, source=path, field="max_kv_tokens")
     if not abs(ratio - 1) <= _LITTLE_TOLERANCE:
         problem = (
-            f"{contradiction}: the requests that they imply (usage x capacity / context) are {ratio:.3g} times"
-            " those that throughput x ITL shows, in the median"
+            f"{contradiction}: the requests that they imply (usage x capacity / context) are {ratio:.3g}"
+            " times those that throughput x ITL shows, in the median"
         )
         raise InputError(problem, expected=expected, source=path, field="max_kv_tokens")
     check = (
-        f"requests implied by the capacity are {ratio:.3f} times throughput x ITL (Little's law), in the median"
-        f" of {len(usage)} rows"
+        f"requests implied by the capacity are {ratio:.3f} times throughput x ITL (Little's law), in the"
+        f" median of {len(usage)} rows"
     )
     if roofline is None:
         return capacity, check + "; not checked against memory (model shape or GPU unknown)"

@@ -3,6 +3,8 @@
     PlimsollError
     ├── InputError        a file, a field or a flag is wrong; exit code 2
     └── DependencyError   something outside failed (a server, a GPU, a package); exit code 3
+
+Exit code 2 asks for a change of the input; 3 may go away by itself.
 """
 
 from __future__ import annotations

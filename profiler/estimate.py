@@ -66,13 +66,13 @@ class LeaveOneOut:
         """Error to expect at a place, from the points left out nearest to it.
 
         Inside it is the mean of the `nearest` interior points. At an edge it is no less than the table's
-        mean, since the end point is itself unchecked. Outside it is the error of the nearest points that were
+        mean, since the end point is itself unchecked. Outside it is the error of the nearest point that was
         extrapolated to.
 
         Args:
             distance: shape (points,), of each point from the place.
             where: where the place lies.
-            nearest: how many points to average.
+            nearest: how many points to average, outside excepted.
         """
         finite = np.isfinite(self.relative)
         inner, outer = finite & self.interior, finite & ~self.interior
@@ -82,7 +82,9 @@ class LeaveOneOut:
         if not chosen.any():
             return None
         candidates = self.relative[chosen]
-        error = float(candidates[np.argsort(distance[chosen], kind="stable")[:nearest]].mean())
+        # Beyond one end the error of extrapolating at the other end says nothing.
+        count = 1 if where is Where.OUTSIDE else nearest
+        error = float(candidates[np.argsort(distance[chosen], kind="stable")[:count]].mean())
         if where is Where.INSIDE:
             return error
         return max(error, float(self.relative[inner].mean())) if inner.any() else error

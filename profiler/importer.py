@@ -121,17 +121,20 @@ def read_dynamo(source: Path, described: Described) -> list[Imported]:
     result = []
     prefill = find_raw(source, "prefill")
     if prefill is not None:
-        meta = _meta(described, "prefill", prefill, None, None, [])
+        meta = _meta(described, "prefill", prefill)
         result.append(Imported(meta, {"prefill": prefill_samples(prefill)}))
     decode = find_raw(source, "decode")
     if decode is not None:
-        meta = _meta(described, "decode", decode, None, None, [])
+        meta = _meta(described, "decode", decode)
         samples, capacity, check, warnings = decode_samples(decode, meta.tp * meta.dp, Roofline.of(meta))
         if samples["suspect"].all():
             raise InputError("every row is saturated: none ran its batch together", source=decode.path)
-        result.append(
-            Imported(_meta(described, "decode", decode, capacity, check, warnings), {"decode": samples})
-        )
+        known = {
+            "kv_capacity_tokens": capacity,
+            "kv_capacity_check": check,
+            "warnings": (*meta.warnings, *warnings),
+        }
+        result.append(Imported(meta.model_copy(update=known), {"decode": samples}))
     if not result:
         expected = "selected_{prefill,decode}_interpolation/raw_data.npz or {prefill,decode}_raw_data.json"
         raise InputError("holds no table of Dynamo", expected=expected, source=source)
@@ -151,14 +154,7 @@ def save_all(imported: list[Imported], to: Path, *, overwrite: bool) -> list[Pro
     return [save_profile(to / one.folder, one.meta, one.samples, overwrite=overwrite) for one in imported]
 
 
-def _meta(
-    described: Described,
-    role: Role,
-    raw: RawTable,
-    capacity: int | None,
-    check: str | None,
-    warnings: list[str],
-) -> ProfileMeta:
+def _meta(described: Described, role: Role, raw: RawTable) -> ProfileMeta:
     known = ["one sample per point: the spread of repeats is unknown"]
     if described.engine.version is None:
         known.append("engine version unknown")
@@ -175,9 +171,7 @@ def _meta(
         role=role,
         tp=described.tp,
         dp=described.dp,
-        kv_capacity_tokens=capacity,
-        kv_capacity_check=check,
         limits=described.limits,
         source=Source(text=described.source, licence=described.licence, form=raw.form, arrays=raw.forms),
-        warnings=(*known, "start-up was not measured", *warnings),
+        warnings=(*known, "start-up was not measured"),
     )

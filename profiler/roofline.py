@@ -1,12 +1,11 @@
 """Speed of light of prefill and decode: the least time that arithmetic and memory allow.
 
 After Williams, Waterman and Patterson, "Roofline" (CACM 52(4), 2009), for a dense decoder-only transformer
-with grouped
-query attention and a gated MLP. With P the weights of all layers, L layers, h heads of size d and TP ranks:
+with grouped query attention and a gated MLP. With P the weights of all layers, L layers, h heads of size d
+and TP ranks:
 
     prefill(n)      = max(2 P n / peak, weight bytes / bandwidth) + 2 L h d n^2 / peak
-    decode(b, kv)   = max(2 (P + head) b / peak, weight bytes / bandwidth) + kv bytes per token * kv /
-    bandwidth
+    decode(b, kv)   = max(2 (P + head) b / peak, weight bytes / bandwidth) + kv bytes * kv / bandwidth
 
 Both grow with each argument, never fall. Nothing real reaches them: they give the shape beyond what was
 measured, and a floor, never a prediction by themselves.

@@ -1,12 +1,11 @@
 """Two-dimensional table: ITL against running requests and the KV tokens they hold.
 
 Measured points become knots of a grid, so bilinear interpolation returns them as they are. Nodes between are
-filled by
-physics: along a row of equal context a step is linear in KV; between rows it is linear in 1/context at equal
-    KV, which is linear in the batch. Each node is then clipped to what the measured points below and above it
-    allow, and a cumulative maximum over both axes follows. A bilinear surface whose nodes grow along both
-    axes grows along both axes everywhere, and neither step can move a measured point: all nodes below it were
-    clipped to at most its value.
+filled by physics. Along a row of equal context a step is linear in KV; between rows it is linear in 1/context
+at equal KV, which is linear in the batch. Each node is then clipped to what the measured points below and
+above it allow, and a cumulative maximum over both axes follows. A bilinear surface whose nodes grow along
+both axes grows along both axes everywhere, and neither step can move a measured point, since all nodes below
+it were clipped to at most its value.
 """
 
 from __future__ import annotations
@@ -87,6 +86,11 @@ class DecodeSurface:
         # One efficiency for everything beyond the grid's upper sides: that of its far corner. A factor that
         # differed from side to side could fall along the other axis, and the surface with it.
         self._beyond = float(self._nodes[-1, -1] / self.cost.ms(batches[-1], kv[-1]))
+
+    @property
+    def contexts(self) -> NDArray[np.float64]:
+        """KV tokens per request of the measured rows, increasing; about equal contexts are one row."""
+        return self._rows.contexts
 
     def itl_ms(self, batch: ArrayLike, kv_tokens: ArrayLike) -> NDArray[np.float64]:
         """ITL in milliseconds for `batch` running requests that hold `kv_tokens` together (broadcast).
