@@ -39,8 +39,7 @@ class GeneratedTrace(Trace):
     def _windows(self) -> Iterator[TraceChunk]:
         spec = self.spec
         bins = math.ceil(spec.duration_s / BIN_S)
-        ceiling_rps = spec.rps * spec.step_factor * spec.flash_factor
-        width = min(_WINDOW_BINS, max(1, int(_WINDOW_REQUESTS / (ceiling_rps * BIN_S))))
+        width = min(_WINDOW_BINS, max(1, int(_WINDOW_REQUESTS / (spec.peak_rps * BIN_S))))
         # One stream of random numbers per purpose: more bursts do not change the lengths.
         level, idle, bursts, arrivals, lengths = (
             np.random.Generator(np.random.PCG64(seed)) for seed in np.random.SeedSequence(spec.seed).spawn(5)
@@ -64,7 +63,7 @@ class GeneratedTrace(Trace):
 
 def _pattern(spec: GeneratorSpec, t: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the deterministic part of the rate at times `t`, in requests per second."""
-    rate = np.full(len(t), spec.rps)
+    rate = np.full(len(t), spec.rps, dtype=np.float64)
     if spec.daily_amplitude:
         phase = 2 * np.pi * (t - spec.daily_peak_s) / spec.daily_period_s
         rate *= 1 + spec.daily_amplitude * np.cos(phase)

@@ -12,8 +12,9 @@ from profiler.errors import InputError
 
 PREFIX = "generate:"
 
-# The conversation and code presets have the rate, burstiness and length percentiles that were published for
-# the Azure conversation and code traces of November 2023; nothing in them is taken from single requests.
+# The conversation and code presets approach the rate, burstiness and length percentiles of the Azure
+# conversation and code traces of November 2023; the formulas are our own and nothing is taken from single
+# requests.
 _CONVERSATION = GeneratorSpec(
     name="conversation",
     rps=5.53,
@@ -35,8 +36,8 @@ _CONVERSATION = GeneratorSpec(
     ),
     osl=LengthSpec(
         modes=(
-            LengthMode(weight=0.62, median_tokens=100, sigma=0.55),
-            LengthMode(weight=0.38, median_tokens=405, sigma=0.08),
+            LengthMode(weight=0.66, median_tokens=92, sigma=0.5),
+            LengthMode(weight=0.34, median_tokens=402, sigma=0.08),
         ),
         tail_share=0.02,
         tail_start_tokens=450,
@@ -49,22 +50,23 @@ _CONVERSATION = GeneratorSpec(
 _CODE = GeneratorSpec(
     name="code",
     rps=2.57,
-    dispersion=9.0,
-    dispersion_memory_s=7,
-    idle_share=0.25,
-    idle_duration_s=75,
+    dispersion=8.5,
+    dispersion_memory_s=6,
+    idle_share=0.28,
+    idle_duration_s=90,
     isl=LengthSpec(
         modes=(
-            LengthMode(weight=0.94, median_tokens=1500, sigma=1.1),
-            LengthMode(weight=0.06, median_tokens=7300, sigma=0.02),
+            LengthMode(weight=0.15, median_tokens=150, sigma=0.6),
+            LengthMode(weight=0.81, median_tokens=1700, sigma=0.7),
+            LengthMode(weight=0.04, median_tokens=7300, sigma=0.02),
         ),
         max_tokens=7436,
     ),
     osl=LengthSpec(
-        modes=(LengthMode(weight=1, median_tokens=13, sigma=0.7),),
-        tail_share=0.15,
+        modes=(LengthMode(weight=1, median_tokens=10, sigma=0.45),),
+        tail_share=0.31,
         tail_start_tokens=25,
-        tail_alpha=1.2,
+        tail_alpha=1.5,
         min_tokens=6,
         max_tokens=2048,
     ),
@@ -135,8 +137,9 @@ def parse_generator(text: str) -> GeneratorSpec:
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(
-            f"found {shown(first['input'])}",
-            expected=first["msg"].removeprefix("Input should be "),
+            # Without a place, it is the settings together that are wrong, and the message says it all.
+            f"found {shown(first['input'])}" if first["loc"] else "the settings do not go together",
+            expected=first["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
             source=shown(text),
             field=".".join(str(part) for part in first["loc"]),
         ) from error

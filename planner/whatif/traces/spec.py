@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+MAX_PEAK_RPS = 1_000_000.0
+"""Bounds the memory of one bin; a thousand times what a large fleet serves."""
+
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -33,7 +36,7 @@ class LengthSpec(BaseModel):
     """The body; two modes or more where short and long answers, or templates and documents, mix."""
     tail_share: float = Field(default=0.0, ge=0, le=1)
     """Share of requests whose length is drawn from the tail instead of the body."""
-    tail_start_tokens: float = Field(default=4096, ge=1, le=1e7)
+    tail_start_tokens: float = Field(default=4096.0, ge=1, le=1e7)
     """Where the Pareto tail begins."""
     tail_alpha: float = Field(default=2.0, gt=0.1, le=100)
     """Exponent of the tail: P(length > x) = (start / x)^alpha; below 2 the variance is set by the cap."""
@@ -62,52 +65,52 @@ class GeneratorSpec(BaseModel):
     """Name of the trace in tables."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Same spec and seed, same trace, on every machine."""
-    duration_s: float = Field(default=3600, gt=0, le=10 * 366 * 86_400.0)
+    duration_s: float = Field(default=3600.0, gt=0, le=10 * 366 * 86_400.0)
     """Length of the trace, in seconds."""
-    rps: float = Field(default=5, gt=0, le=100_000)
+    rps: float = Field(default=5.0, gt=0, le=100_000)
     """Mean rate in requests per second before the patterns below; level and idle leave the mean as it is."""
 
-    daily_amplitude: float = Field(default=0, ge=0, le=1)
-    """Height of the sinusoid relative to the mean: 0.5 swings between half and one and a half times the rate."""
-    daily_period_s: float = Field(default=86_400, gt=0)
+    daily_amplitude: float = Field(default=0.0, ge=0, le=1)
+    """Height of the sinusoid relative to the mean: 0.5 swings between 0.5 and 1.5 times the rate."""
+    daily_period_s: float = Field(default=86_400.0, gt=0)
     """Period of the sinusoid in seconds; shorter than a day to see several days in a short replay."""
-    daily_peak_s: float = Field(default=50_400, ge=0)
+    daily_peak_s: float = Field(default=50_400.0, ge=0)
     """Time of the first peak, in seconds from the start; 50,400 is two in the afternoon."""
 
-    trend_per_hour: float = Field(default=0, ge=-1, le=100)
+    trend_per_hour: float = Field(default=0.0, ge=-1, le=100)
     """Linear growth: 0.1 adds a tenth of the base rate every hour; the rate stops at zero, not below."""
 
-    step_at_s: float = Field(default=0, ge=0)
+    step_at_s: float = Field(default=0.0, ge=0)
     """When the rate steps, in seconds."""
-    step_factor: float = Field(default=1, ge=0, le=1000)
+    step_factor: float = Field(default=1.0, ge=0, le=1000)
     """The rate after the step over the rate before; 1 is no step."""
 
-    flash_at_s: float = Field(default=0, ge=0)
+    flash_at_s: float = Field(default=0.0, ge=0)
     """When a flash crowd begins, in seconds."""
-    flash_factor: float = Field(default=1, ge=1, le=1000)
+    flash_factor: float = Field(default=1.0, ge=1, le=1000)
     """Peak of the flash crowd over the rate before; 1 is none."""
-    flash_ramp_s: float = Field(default=30, gt=0)
+    flash_ramp_s: float = Field(default=30.0, gt=0)
     """Seconds from the beginning to the peak: shorter than an engine's cold start is what hurts."""
-    flash_decay_s: float = Field(default=300, gt=0)
+    flash_decay_s: float = Field(default=300.0, gt=0)
     """Time constant of the exponential decline after the peak, in seconds."""
 
-    bursts_per_hour: float = Field(default=0, ge=0, le=3600)
+    bursts_per_hour: float = Field(default=0.0, ge=0, le=3600)
     """Mean number of random bursts per hour (Poisson)."""
-    burst_factor: float = Field(default=3, ge=1, le=1000)
+    burst_factor: float = Field(default=3.0, ge=1, le=1000)
     """The rate during a burst over the rate without; bursts that overlap do not multiply."""
-    burst_duration_s: float = Field(default=30, gt=0)
+    burst_duration_s: float = Field(default=30.0, gt=0)
     """Mean duration of a burst in seconds (exponential)."""
 
-    dispersion: float = Field(default=1, ge=1, le=1000)
+    dispersion: float = Field(default=1.0, ge=1, le=1000)
     """Index of dispersion (variance over mean) of the counts per second that the random level causes at the
     rate `rps`: 1 is Poisson, more is burstier. The other patterns add to it."""
-    dispersion_memory_s: float = Field(default=10, ge=1)
+    dispersion_memory_s: float = Field(default=10.0, ge=1)
     """Mean time for which the random level holds, in seconds: 1 is jitter that queues absorb, minutes are
     waves that only scaling absorbs."""
 
-    idle_share: float = Field(default=0, ge=0, le=0.95)
+    idle_share: float = Field(default=0.0, ge=0, le=0.95)
     """Share of time without any request; the rest is that much busier."""
-    idle_duration_s: float = Field(default=60, ge=1)
+    idle_duration_s: float = Field(default=60.0, ge=1)
     """Mean duration of an idle spell in seconds (exponential)."""
 
     isl: LengthSpec = LengthSpec(modes=(LengthMode(weight=1, median_tokens=800, sigma=0.9),))
@@ -116,13 +119,27 @@ class GeneratorSpec(BaseModel):
         modes=(LengthMode(weight=1, median_tokens=160, sigma=0.8),), max_tokens=16_384
     )
     """Output lengths, in tokens."""
-    length_correlation: float = Field(default=0, ge=-1, le=1)
-    """Correlation of the logarithms of input and output length within the modes; long questions, long answers."""
+    length_correlation: float = Field(default=0.0, ge=-1, le=1)
+    """Correlation of the logarithms of input and output length within the modes."""
 
-    prefix_hit_share: float = Field(default=0, ge=0, le=0.99)
+    prefix_hit_share: float = Field(default=0.0, ge=0, le=0.99)
     """Mean over requests of the share of the prompt found in the prefix cache."""
     prefix_miss_share: float = Field(default=0.3, ge=0, le=0.99)
     """Share of requests without any hit (first turns), as long as `prefix_hit_share` leaves room for it; the
     rest follow a beta distribution."""
     prefix_block_tokens: int = Field(default=16, ge=1, le=65_536)
     """Hits come in whole blocks of this many tokens; 16 is vLLM's default."""
+
+    @property
+    def peak_rps(self) -> float:
+        """What the patterns can raise the rate to, the random level and idle time left aside."""
+        growth = 1 + max(0.0, self.trend_per_hour) * self.duration_s / 3600
+        patterns = (1 + self.daily_amplitude) * max(1.0, self.step_factor) * self.flash_factor
+        bursts = self.burst_factor if self.bursts_per_hour else 1.0
+        return self.rps * growth * patterns * bursts
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> GeneratorSpec:
+        if self.peak_rps > MAX_PEAK_RPS:
+            raise ValueError(f"a peak of at most {MAX_PEAK_RPS:g} requests per second, not {self.peak_rps:g}")
+        return self

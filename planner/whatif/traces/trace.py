@@ -1,4 +1,4 @@
-"""What a trace is: requests in arrival order, handed out in chunks so that memory stays flat in its length."""
+"""What a trace is: requests in arrival order, in chunks so that memory stays flat in its length."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Trace(ABC):
 
 
 def rechunk(parts: Iterable[TraceChunk], size: int = CHUNK_REQUESTS) -> Iterator[TraceChunk]:
-    """Regroups a stream of chunks of any lengths into chunks of exactly `size` requests, the last one shorter."""
+    """Regroups chunks of any lengths into chunks of exactly `size` requests, the last one shorter."""
     held: list[TraceChunk] = []
     count = 0
     for part in parts:

@@ -23,7 +23,8 @@ def _nanoseconds(text: pd.Series[Any]) -> NDArray[np.int64]:
     """Returns int64 nanoseconds since 1970, in UTC unless the text names an offset.
 
     Raises:
-        ValueError: a cell is empty or not a date with a time of day.
+        ValueError: a cell is empty, not a date with a time of day, or out of the range of nanoseconds (1678
+        to 2262).
     """
     if text.isna().any() or int(text.str.len().min()) < _SHORTEST_TIMESTAMP:
         raise ValueError("not a date with a time of day")
@@ -31,7 +32,7 @@ def _nanoseconds(text: pd.Series[Any]) -> NDArray[np.int64]:
     # pandas reads "NaT" and the like as missing.
     if times.isna().any():
         raise ValueError("not a date with a time of day")
-    return times.dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
+    return times.dt.tz_localize(None).dt.as_unit("ns").to_numpy().astype(np.int64)
 
 
 def _rows(path: Path, prefix_cache_tokens: int | None) -> Iterator[Rows]:

@@ -1,4 +1,4 @@
-"""Mooncake traces: JSON Lines with timestamp (ms), input_length, output_length and hashes of prefix blocks."""
+"""Mooncake traces: JSON Lines with timestamp (ms), input_length, output_length and prefix block hashes."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from planner.whatif.traces.readers.base import FieldNames, Format, Rows, column_positions, csv_columns
 from planner.whatif.traces.readers.source import first_line
-from planner.whatif.traces.readers.table import Column, csv_rows
+from planner.whatif.traces.readers.table import Column, csv_rows, exact_floats
 from profiler.errors import InputError
 
 _REQUIRED = ["arrival_s", "isl", "osl"]
 _HIT = "prefix_hit_tokens"
+_TIME_EXPECTED = "a time in seconds, at least 0"
 
 
 def _recognises(line: str) -> bool:
@@ -27,16 +28,16 @@ def _rows(path: Path, prefix_cache_tokens: int | None) -> Iterator[Rows]:
     line, header, _ = first_line(path)
     positions = column_positions(path, line, header, _REQUIRED)
     names = [*_REQUIRED, _HIT] if _HIT in positions else _REQUIRED
-    expected = {"arrival_s": "a time in seconds, at least 0"}
     columns = [
-        Column(name, positions[name], expected.get(name, "a whole number of tokens")) for name in names
+        Column(names[0], positions[names[0]], _TIME_EXPECTED, exact_floats),
+        *(Column(name, positions[name], "a whole number of tokens") for name in names[1:]),
     ]
     for numbers, arrays in csv_rows(path, len(csv_columns(header)), columns):
         negative = np.flatnonzero(arrays[0] < 0)
         if len(negative):
             raise InputError(
                 f"found {arrays[0][negative[0]]}",
-                expected=expected["arrival_s"],
+                expected=_TIME_EXPECTED,
                 source=path,
                 line=int(numbers[negative[0]]),
                 field="arrival_s",
