@@ -47,6 +47,8 @@ def update(
     models = forecasters(settings)
     if elapsed > settings.history_bins or not _continues(settings, state, bin_s, models):
         state = _afresh(settings, state, bin_s, models)
+        # nothing is missed in a history that starts here
+        elapsed = 1
     state = replace(state, issued=skip(settings, state.issued, elapsed - 1))
     if rate_rps is not None:
         state = replace(state, candidates=score_outcome(settings, state, rate_rps))

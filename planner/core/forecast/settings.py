@@ -68,11 +68,11 @@ class ForecastSettings(BaseModel):
     loss_half_life_bins: float = Field(default=60.0, gt=0)
     """Outcomes after which a loss counts half: ten minutes of 10 s bins, several cold starts."""
 
-    min_outcomes: int = Field(default=12, ge=1)
-    """Scored outcomes before a candidate may carry weight; until then the last value does."""
+    min_outcomes: int = Field(default=6, ge=1)
+    """Scored outcomes before a candidate may carry weight; until then the last value does. 1 min at 10 s."""
 
-    weight_power: float = Field(default=8.0, ge=0)
-    """Weight is loss to minus this power: 10 % worse halves the weight, twice as bad leaves 0.4 %."""
+    weight_power: float = Field(default=12.0, ge=0)
+    """Weight is loss to minus this power: 10 % worse leaves a third of the weight, 30 % worse 4 %."""
 
     weight_cut: float = Field(default=0.05, ge=0, lt=1)
     """Candidates below this share of the best weight are left out: a dominant one stands alone."""
