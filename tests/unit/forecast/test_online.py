@@ -14,8 +14,9 @@ from planner.core.forecast import Forecast, ForecastSettings, ForecastState, bac
 from planner.core.forecast.candidates import Forecaster
 from planner.core.forecast.candidates.autoregressive import Autoregressive
 from planner.core.forecast.candidates.base import Fit
-from planner.core.forecast.history import History
+from planner.core.forecast.history import History, known_history
 from planner.core.forecast.online import _refit
+from planner.core.forecast.quantiles import candidate_quantiles
 from planner.core.types import Unknown
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -70,8 +71,9 @@ def test_residuals_by_hand() -> None:
 def test_the_loss_by_hand() -> None:
     settings = SMALL.model_copy(update={"scored_levels": (0.5,), "loss_half_life_bins": 1.0})
     state = fed([0.4, 0.9, 1.6], settings)
-    # the median is the point at first: pinball .5 * |.9 - .4| = .25, which counts half one outcome
-    # later. Then one residual of 1 against a prior of 0 worth 10: q = 1/11, (3 + 1/11)^2 / 10 = .955372, .5 * (1.6 - .955372)
+    # the median is the point at first: pinball .5 * |.9 - .4| = .25, which counts half one outcome later. Then
+    # one residual of 1 against a prior of 0 worth 10: q = 1/11, and (3 + 1/11)^2 / 10 = .955372 costs
+    # .5 * (1.6 - .955372) = .322314
     assert state.candidates[0].losses[0].own_rps == pytest.approx(0.125 + 0.322314, abs=1e-6)
 
 
@@ -98,14 +100,20 @@ def test_forecasts_carry_on_over_unknown_bins_with_wider_quantiles() -> None:
     fresh, stale = forecast(SETTINGS, state), forecast(SETTINGS, fed([None] * 5, state=state))
     assert (fresh.bins_stale, stale.bins_stale) == (0, 5)
     assert stale.bins_known == fresh.bins_known
-    last = predict(SETTINGS.model_copy(update={"min_outcomes": 10**6}), state, 9, LEVELS, 1.0)
-    carried = predict(
-        SETTINGS.model_copy(update={"min_outcomes": 10**6}), fed([None] * 5, state=state), 4, LEVELS, 1.0
-    )
-    assert isinstance(last, Forecast)
-    assert isinstance(carried, Forecast)
-    # after five unknown bins, the next four are steps six to nine
-    assert [row[5:] for row in last.rates_rps] == list(carried.rates_rps)
+    # after five unknown bins, the next four are steps six to nine, for every candidate
+    last = candidate_quantiles(SETTINGS, state, 9, LEVELS, 1.0)
+    carried = candidate_quantiles(SETTINGS, fed([None] * 5, state=state), 4, LEVELS, 1.0)
+    assert set(carried) == {"last_value", "damped_trend", "autoregressive"}
+    for name, quantiles in carried.items():
+        assert quantiles.tolist() == last[name][:, 5:].tolist()
+
+
+def test_unknown_bins_between_known_ones_are_joined_by_a_straight_line() -> None:
+    known = known_history(SETTINGS, fed([None, 1.0, None, None, 4.0, None]))
+    assert known is not None
+    past, stale = known
+    assert past.rates_rps.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert (past.at_s, stale) == (50.0, 1)
 
 
 def test_a_repeated_or_early_tick_changes_nothing() -> None:
