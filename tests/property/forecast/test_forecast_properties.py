@@ -87,10 +87,9 @@ def test_point_forecasts_scale_with_the_history(values: list[float], k: float) -
     for model in forecasters(SETTINGS):
         fit = model.fit(past(1.0))
         params = fit.params if fit else None
+        params_k = params
         if params is not None and model.name == "autoregressive":
             params_k = (params[0] * k**0.5, *params[1:])
-        else:
-            params_k = params
         base, more = model.point(past(1.0), 6, params), model.point(past(k), 6, params_k)
         assert (base is None) == (more is None)
         if base is not None and more is not None:

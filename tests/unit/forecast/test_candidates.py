@@ -115,7 +115,7 @@ def test_damped_trend_fit_is_as_good_as_the_librarys(seed: int) -> None:
         )
 
     def squares(a: float, b: float, f: float) -> float:
-        return model().fit(a, b, damping_trend=f, optimized=False).sse
+        return float(model().fit(a, b, damping_trend=f, optimized=False).sse)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -159,7 +159,7 @@ def test_autoregressive_stays_between_zero_and_twice_the_highest_rate() -> None:
 
 
 def test_autoregressive_refuses_a_fit_that_explodes() -> None:
-    fit = Autoregressive(1, 8).fit(history(1.1 ** np.arange(40)))
+    fit = Autoregressive(1, 8).fit(history([1.1**i for i in range(40)]))
     assert fit is not None
     assert fit.params is None
     assert "not stationary" in fit.note

@@ -101,7 +101,7 @@ def test_no_traffic_forecast_by_all_is_a_tie() -> None:
 
 def test_scores_are_of_the_steps_that_a_forecast_spans() -> None:
     assert [spanned((1, 4, 12), steps).stop for steps in (1, 2, 4, 5, 12, 30)] == [1, 2, 2, 3, 3, 4]
-    losses = (Loss(1, 2, 50), Loss(3, 2, 50))
+    losses = [Loss(1, 2, 50), Loss(3, 2, 50)]
     assert score(SETTINGS, losses[spanned((1, 4), 1)]) == pytest.approx(0.5)
     assert score(SETTINGS, losses) == pytest.approx(1.0)
     assert score(SETTINGS, (Loss(1, 2, 1),)) is None

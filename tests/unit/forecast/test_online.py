@@ -71,7 +71,7 @@ def test_residuals_by_hand() -> None:
 def test_the_loss_by_hand() -> None:
     settings = SMALL.model_copy(update={"scored_levels": (0.5,), "loss_half_life_bins": 1.0})
     state = fed([0.4, 0.9, 1.6], settings)
-    # the median is the point at first: pinball .5 * |.9 - .4| = .25, which counts half one outcome later. Then
+    # the median is the point at first: pinball .5 * |.9 - .4| = .25, which is halved one outcome later. Then
     # one residual of 1 against a prior of 0 worth 10: q = 1/11, and (3 + 1/11)^2 / 10 = .955372 costs
     # .5 * (1.6 - .955372) = .322314
     assert state.candidates[0].losses[0].own_rps == pytest.approx(0.125 + 0.322314, abs=1e-6)
