@@ -34,7 +34,11 @@ class StepCost:
         roofline: Roofline | None,
     ) -> StepCost:
         """Calibrate on points of shape (n,)."""
-        floors = (0.0, 0.0, 0.0) if roofline is None else (roofline.weights_ms, 0.0, roofline.kv_ms_per_token)
+        # A step with nothing in it still costs something; without a floor ratios of costs could divide by zero.
+        least = 0.01 * float(itl_ms.min())
+        floors = (least, 0.0, 0.0)
+        if roofline is not None:
+            floors = (max(least, roofline.weights_ms), 0.0, roofline.kv_ms_per_token)
         constant, per_request, per_kv = fit_cost(np.column_stack([batch, kv_tokens]), itl_ms, floors)
         return cls(float(constant), float(per_request), float(per_kv), roofline)
 

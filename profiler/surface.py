@@ -1,11 +1,14 @@
 """Two-dimensional table: ITL against running requests and the KV tokens they hold.
 
-Measured points become knots of a grid, so bilinear interpolation returns them as they are. Nodes between are
-filled by physics. Along a row of equal context a step is linear in KV; between rows it is linear in 1/context
-at equal KV, which is linear in the batch. Each node is then clipped to what the measured points below and
-above it allow, and a cumulative maximum over both axes follows. A bilinear surface whose nodes grow along
-both axes grows along both axes everywhere, and neither step can move a measured point, since all nodes below
-it were clipped to at most its value.
+Measured points become knots of a grid. Nodes between are filled by physics. Along a row of equal context a
+step is linear in KV; between rows it is linear in 1/context at equal KV, which is linear in the batch. Each
+node is then clipped to what the measured points below and above it allow, and a cumulative maximum over both
+axes follows; neither can move a measured point, since all nodes below it were clipped to at most its value.
+
+Each cell is read as two triangles that meet on the diagonal along which batch and KV grow together. Rows of
+equal context run that way, so what is linear along a row stays linear; a bilinear cell would mix in its other
+two corners, which no sweep comes near. On both triangles the slopes are differences of neighbouring nodes, so
+nodes that grow along both axes give a surface that does.
 """
 
 from __future__ import annotations
@@ -109,9 +112,9 @@ class DecodeSurface:
         t = (x - x0) / (self._batches[i + 1] - x0)
         u = (y - y0) / (self._kv[j + 1] - y0)
         nodes = self._nodes
-        lower = nodes[i, j] * (1 - u) + nodes[i, j + 1] * u
-        upper = nodes[i + 1, j] * (1 - u) + nodes[i + 1, j + 1] * u
-        value = lower * (1 - t) + upper * t
+        low, high = np.minimum(t, u), np.maximum(t, u)
+        corner = np.where(t >= u, nodes[i + 1, j], nodes[i, j + 1])
+        value = nodes[i, j] * (1 - high) + corner * (high - low) + nodes[i + 1, j + 1] * low
         if (b > self._batches[-1]).any() or (kv > self._kv[-1]).any():
             further = self.cost.ms(np.maximum(b, x), np.maximum(kv, y)) - self.cost.ms(x, y)
             value = value + self._beyond * further
