@@ -242,7 +242,8 @@ def _checked(raw: RawTable, half: Half) -> RawTable:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # From memory: given a path, numpy leaves the file open when the archive is broken.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # noqa: BLE001 - zip, zlib, the header's parser and numpy each raise their own kinds
         raise InputError(f"is not an npz of plain arrays: {error}", source=path) from None

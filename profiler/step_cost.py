@@ -34,7 +34,7 @@ class StepCost:
         roofline: Roofline | None,
     ) -> StepCost:
         """Calibrate on points of shape (n,)."""
-        # A step with nothing in it still costs something; without a floor ratios of costs could divide by zero.
+        # A step with nothing in it still costs something; without a floor a ratio could divide by zero.
         least = 0.01 * float(itl_ms.min())
         floors = (least, 0.0, 0.0)
         if roofline is not None:

@@ -95,7 +95,7 @@ class TestCurve:
             PrefillCurve(*bad)
 
 
-# Two contexts, 100 and 1000, three batches each; ITL = 4 + 0.01 batch + 0.001 kv, which every rule must reproduce.
+# Contexts 100 and 1000, three batches each; ITL = 4 + 0.01 batch + 0.001 kv, which every rule must give back.
 BATCH = np.array([1, 50, 100, 1, 5, 10], dtype=np.float64)
 KV = BATCH * np.array([100, 100, 100, 1000, 1000, 1000])
 ITL = 4 + 0.01 * BATCH + 0.001 * KV
