@@ -139,7 +139,10 @@ def _checked(profile: Profile) -> Profile:
 
 def find_profiles(root: Path | str) -> list[Path]:
     """Folders at or below `root` that hold a `profile.json`, sorted."""
-    return sorted(file.parent for file in Path(root).rglob(META_FILE) if file.is_file())
+    base = Path(root)
+    files = (file for file in base.rglob(META_FILE) if file.is_file())
+    # Hidden folders hold profiles that are being written.
+    return sorted(f.parent for f in files if not any(p.startswith(".") for p in f.relative_to(base).parts))
 
 
 def fingerprint(path: Path | str) -> str:

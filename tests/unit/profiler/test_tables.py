@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from profiler.csvfile import read_table
-from profiler.errors import InputError
+from profiler.errors import DependencyError, InputError
 from profiler.importer import Described, read_dynamo, save_all
 from profiler.tables import Profile, find_profiles, fingerprint, load_profile, save_profile
 
@@ -89,11 +89,34 @@ def test_a_write_that_fails_leaves_the_old_profile(profile: Profile, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(Exception, match="No space left"):
+    with pytest.raises(DependencyError, match="No space left"):
         save_profile(profile.path, profile.meta, profile.samples, overwrite=True)
     monkeypatch.undo()
     assert fingerprint(profile.path) == before
     assert sorted(f.name for f in profile.path.parent.iterdir()) == ["decode-tp1-dp1", "prefill-tp1-dp1"]
+
+
+def test_a_rename_that_fails_brings_the_old_profile_back(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = fingerprint(profile.path), Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(DependencyError, match="Input/output error"):
+        save_profile(profile.path, profile.meta, profile.samples, overwrite=True)
+    assert fingerprint(profile.path) == before
+
+
+def test_a_profile_that_is_being_written_is_not_found(profile: Profile) -> None:
+    root = profile.path.parent
+    profile.path.rename(root / ".half")
+    assert find_profiles(root) == [root / "prefill-tp1-dp1"]
+    assert find_profiles(root / ".half") == [root / ".half"]
 
 
 @pytest.mark.parametrize(
