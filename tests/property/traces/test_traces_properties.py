@@ -148,6 +148,9 @@ def test_scaling_keeps_traces_valid(
         assert got.arrival_s[-1] <= max(arrival_s) / time
     if rate >= 1 and rate == int(rate):
         assert len(got) == int(rate) * len(arrival_s)
+    if rate >= 1:
+        # The first copy of every original keeps its lengths, so none is lost.
+        assert set(got.isl.tolist()) == set(range(1, len(arrival_s) + 1))
     assert summarize(trace).requests == len(got)
     again = collect(scaled(Listed(arrival_s, 60), rate_scale=rate, time_scale=time, seed=seed))
     assert np.array_equal(got.arrival_s, again.arrival_s)

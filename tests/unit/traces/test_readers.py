@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from planner.whatif.traces import collect, open_trace, summarize
+from planner.whatif.traces.readers import source
 from planner.whatif.traces.readers.source import MAX_LINE_BYTES
 from profiler.errors import InputError
 
@@ -218,6 +219,15 @@ def test_a_bad_line_far_into_the_file_is_found(tmp_path: Path) -> None:
     lines[150_000] = "1500,abc,1"
     error = failure(tmp_path, "\n".join(lines))
     assert (error.line, error.field) == (150_001, "isl")
+
+
+@pytest.mark.parametrize("block_bytes", range(1, 80, 3))
+def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    monkeypatch.setattr(source, "BLOCK_BYTES", block_bytes)
+    good = "arrival_s,isl,osl\n" + "".join(f"{i},{i + 1},1\n" for i in range(10))
+    assert collect(open_trace(write(tmp_path, good))).isl.tolist() == list(range(1, 11))
+    error = failure(tmp_path, good + "8.5,1,1\n10,1,1\n")
+    assert (error.line, error.field) == (12, "arrival_s")
 
 
 def test_unknown_header_lists_what_is_accepted(tmp_path: Path) -> None:
