@@ -1,0 +1,314 @@
+"""The closed form: attainment of a pool from queueing formulas, in microseconds, each term of which can be explained.
+
+Prefill takes all that waits into its next batch, up to the token budget: gated service. A request that finds every worker
+busy waits for the rest of a running batch and then shares the next one; one that finds an idle worker is served alone.
+Decode is processor sharing: by Little's law the running batch n solves n = rate * OSL * ITL(n) per worker, and its
+fluctuation around n decides which requests stay within the ITL limit. Every term moves one way with load, with workers
+and with the SLA, so that the sums do too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammainc, ndtr
+
+from planner.core.capacity import Prediction
+from planner.core.demand import Demand, Lengths
+from planner.core.queueing import average_of_process, busy_share, erlang_c, gated_cycle
+from planner.core.timing import EngineTiming, TransferTiming
+from planner.core.types import Role, Sla
+
+Array = NDArray[np.float64]
+
+#: Share of a pool's arrival noise that a least-loaded gateway leaves within one worker beside its fair part.
+UNEVEN = 0.25
+
+#: Fitted, with `UNEVEN`, to the simulator over loads, worker counts and three traces' lengths.
+WAIT_SCALE = 0.75
+WAIT_SHAPE = 2.0
+
+#: Prompts in a batch near the loads that matter; only the slope of the table between one and that many is used.
+TYPICAL_BATCH = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """The closed-form capacity model of a graph.
+
+    Attributes:
+        engines: timing by role: prefill and decode, or aggregated.
+        transfer: hand-off between prefill and decode.
+        name: for records.
+    """
+
+    engines: Mapping[Role, EngineTiming]
+    transfer: TransferTiming
+    name: str = "closed-form"
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of the graph."""
+        return tuple(self.engines)
+
+    def evaluator(self, demand: Demand, sla: Sla) -> ClosedFormEvaluator:
+        """An evaluator for one demand and one SLA."""
+        return ClosedFormEvaluator(self, demand, sla)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decode:
+    """The running batch of one worker: its mean, and per length sample the chance to stay within the ITL limit."""
+
+    itl_ms: float
+    batch: float
+    utilisation: float
+    within: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Prefill:
+    """Time from arrival to the end of the prompt's batch: alone by length sample, and the wait of those who wait.
+
+    The wait is gamma distributed; its shape follows from the lengths alone, so that a longer mean is longer everywhere.
+    """
+
+    alone_ms: Array
+    wait_ms: float
+    wait_shape: float
+    all_busy: float
+    utilisation: float
+
+
+@dataclass(eq=False)
+class ClosedFormEvaluator:
+    """Predictions for one demand and one SLA; what depends on one role only is computed once per count."""
+
+    model: ClosedForm
+    demand: Demand
+    sla: Sla
+    _decode: dict[int, _Decode] = field(default_factory=dict)
+    _prefill: dict[int, _Prefill] = field(default_factory=dict)
+
+    def predict(self, workers: Mapping[Role, int]) -> Prediction:
+        """What these workers achieve; workers below 1 achieve nothing."""
+        if Role.AGGREGATED in self.model.engines:
+            return self._predict_aggregated(workers[Role.AGGREGATED])
+        decode = self._of_decode(workers[Role.DECODE])
+        prefill = self._of_prefill(workers[Role.PREFILL])
+        # The first token comes with the first decode iteration after the one that runs when the KV arrives.
+        after = self._transfer_ms + 1.5 * decode.itl_ms
+        ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else _none(after)
+        use = {Role.PREFILL: prefill.utilisation, Role.DECODE: decode.utilisation}
+        return self._joint(ttft, decode.within, use, decode.itl_ms, _mean_ttft(prefill, after))
+
+    def ceiling(self) -> Prediction:
+        """Each request alone on an idle worker."""
+        lengths = self.demand.lengths
+        decode_role = Role.AGGREGATED if Role.AGGREGATED in self.model.engines else Role.DECODE
+        itl = self.model.engines[decode_role].iteration_ms(1.0, lengths.isl + 0.5 * lengths.osl)
+        ttft = self._prompt_ms
+        if decode_role is Role.DECODE:
+            ttft = ttft + self._transfer_ms + itl
+        within_itl = np.where(lengths.osl > 1, itl <= self.sla.itl_ms, True).astype(np.float64)
+        use = dict.fromkeys(self.model.engines, 0.0)
+        return self._joint(
+            (ttft <= self.sla.ttft_ms).astype(np.float64), within_itl, use, float(itl.mean()), float(ttft.mean())
+        )
+
+    # -- shared ----------------------------------------------------------------------------------------------------
+
+    def _joint(
+        self, ttft: Array, itl: Array, utilisation: Mapping[Role, float], itl_ms: float, ttft_ms: float
+    ) -> Prediction:
+        return Prediction(
+            attainment=float(np.mean(ttft * itl)),
+            ttft_attainment=float(np.mean(ttft)),
+            itl_attainment=float(np.mean(itl)),
+            utilisation=dict(utilisation),
+            itl_ms=itl_ms,
+            ttft_ms=ttft_ms,
+        )
+
+    @cached_property
+    def _dispersion(self) -> float:
+        return max(1.0, self.demand.dispersion)
+
+    @cached_property
+    def _prompt_ms(self) -> Array:
+        """Prefill time of each sample alone."""
+        lengths = self.demand.lengths
+        return self._fill_engine.prompt_ms(lengths.isl, lengths.hit)
+
+    @cached_property
+    def _transfer_ms(self) -> Array:
+        return self.model.transfer.at(self.demand.lengths.isl)
+
+    @property
+    def _fill_engine(self) -> EngineTiming:
+        engines = self.model.engines
+        return engines[Role.AGGREGATED] if Role.AGGREGATED in engines else engines[Role.PREFILL]
+
+    @cached_property
+    def _batching(self) -> tuple[float, Array]:
+        """What a batch of prompts costs beside them, ms, and what each sample adds to it, ms.
+
+        A secant of L over the tokens that iterations hold, from one mean prompt to `TYPICAL_BATCH` of them: the table is
+        concave there, and a chord through the origin would charge every prompt the price of the first one. Prompts
+        longer than the token budget run in chunks, from about half a budget to one more.
+        """
+        engine, lengths = self._fill_engine, self.demand.lengths
+        new = lengths.isl - lengths.hit
+        budget = float(engine.max_num_batched_tokens)
+        short = max(1.0, min(float(new.mean()), 0.5 * budget))
+        long = min(TYPICAL_BATCH * short, short + budget)
+        first, last = (float(engine.linear_ms(tokens)) for tokens in (short, long))
+        per_token = (last - first) / (long - short)
+        attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
+        return max(0.0, first - per_token * short), per_token * new + attention
+
+    # -- prefill ---------------------------------------------------------------------------------------------------
+
+    def _of_prefill(self, workers: int) -> _Prefill:
+        if workers not in self._prefill:
+            self._prefill[workers] = self._cycle(workers, 0.0)
+        return self._prefill[workers]
+
+    def _cycle(self, workers: int, carried_ms: float) -> _Prefill:
+        """Prefill pool of `workers`, each batch of which carries `carried_ms` of other work along."""
+        fixed, marginal = self._batching
+        fixed += carried_ms
+        alone = self._prompt_ms + carried_ms
+        mean_marginal = float(marginal.mean())
+        if workers < 1:
+            return _Prefill(alone, np.inf, 1.0, 1.0, np.inf)
+        rate = self.demand.rate_rps / 1000.0 / workers
+        load = rate * mean_marginal
+        cycle, batch = gated_cycle(rate, fixed, mean_marginal)
+        if not np.isfinite(cycle):
+            return _Prefill(alone, np.inf, 1.0, 1.0, load)
+        busy = busy_share(rate, cycle)
+        all_busy = erlang_c(workers, workers * busy)
+        # Arrivals during a cycle: their count is evened out between workers, their lengths are not; what earlier
+        # cycles left behind is shared by all.
+        count_noise = self._dispersion * (1.0 / workers + UNEVEN * (1.0 - 1.0 / workers))
+        square = mean_marginal**2 * count_noise + float(marginal.var())
+        variance = batch * square * (1.0 + load**2 / (1.0 - load**2) / workers)
+        seen = cycle + variance / cycle  # an arrival sees long cycles more often
+        # Half of the others in my batch came before me, to a worker that the gateway picked for its short queue.
+        wait = WAIT_SCALE * seen * (0.5 + load * (0.5 + 0.5 / workers))
+        shape = WAIT_SHAPE / (self._dispersion + float(marginal.var()) / max(mean_marginal, 1e-9) ** 2)
+        return _Prefill(alone, wait, shape, all_busy, busy)
+
+    # -- decode ----------------------------------------------------------------------------------------------------
+
+    def _of_decode(self, workers: int) -> _Decode:
+        if workers not in self._decode:
+            self._decode[workers] = self._sharing(workers, self.model.engines[Role.DECODE], 0.0)
+        return self._decode[workers]
+
+    @cached_property
+    def _context(self) -> tuple[float, float]:
+        """Mean and variance of the KV tokens of a running request: samples weigh by the time that they run."""
+        lengths = self.demand.lengths
+        kv = lengths.isl + 0.5 * lengths.osl
+        mean = float(np.average(kv, weights=lengths.osl))
+        return mean, float(np.average((kv - mean) ** 2, weights=lengths.osl))
+
+    def _sharing(self, workers: int, engine: EngineTiming, prompt_share: float) -> _Decode:
+        """Processor sharing on `workers`, of whose time `prompt_share` goes to prompts."""
+        lengths = self.demand.lengths
+        nothing = np.zeros(len(lengths.osl))
+        if workers < 1 or prompt_share >= 1.0:
+            return _Decode(np.inf, np.inf, np.inf, nothing)
+        stretch = 1.0 / (1.0 - prompt_share)
+        context, context_variance = self._context
+        tokens_per_ms = self.demand.rate_rps / 1000.0 / workers * float(lengths.osl.mean())
+        most = max(1.0, min(float(engine.max_num_seqs), engine.kv_capacity_tokens / max(context, 1.0)))
+
+        batches, itl = _grid(engine, most, context)
+        need = batches - tokens_per_ms * itl * stretch  # rises through 0 at the mean batch
+        utilisation = tokens_per_ms * float(itl[-1]) * stretch / most
+        if need[-1] <= 0.0:
+            return _Decode(np.inf, np.inf, max(1.0, utilisation), nothing)
+        above = int(np.argmax(need > 0.0))
+        batch = _crossing(batches, need, above)
+        itl_at = float(np.interp(batch, batches, itl)) * stretch
+
+        limit = self.sla.itl_ms / stretch
+        if float(itl[0]) > limit:
+            return _Decode(itl_at, batch, utilisation, np.where(lengths.osl > 1, 0.0, 1.0))
+        most_within = float(np.interp(limit, itl, batches))
+        # Fluctuation of the batch that one request sees, in requests: of the count, and of the contexts.
+        spread = context_variance / max(context, 1.0) ** 2
+        count_noise = self._dispersion * (1.0 / workers + UNEVEN * (1.0 - 1.0 / workers))
+        variance = batch * (count_noise + spread)
+        left = average_of_process(lengths.osl / float(lengths.osl.mean()))
+        margin = most_within - batch - 1.0
+        within = _chance(np.asarray(margin), np.sqrt(np.maximum(variance * left, 1e-12)))
+        return _Decode(itl_at, batch, utilisation, np.where(lengths.osl > 1, within, 1.0))
+
+    # -- aggregated ------------------------------------------------------------------------------------------------
+
+    def _predict_aggregated(self, workers: int) -> Prediction:
+        """Prompts interrupt decodes: they take a share of the time, and each one a decode meets delays its tokens."""
+        engine = self.model.engines[Role.AGGREGATED]
+        fixed, marginal = self._batching
+        extra = max(0.0, fixed - engine.floor_ms)
+        rate = self.demand.rate_rps / 1000.0 / max(workers, 1)
+        prompt = extra + float(marginal.mean())
+        decode = self._sharing(workers, engine, rate * prompt)
+        if not np.isfinite(decode.itl_ms):
+            zero = np.zeros(len(self.demand.lengths.osl))
+            return self._joint(zero, zero, {Role.AGGREGATED: max(1.0, decode.utilisation)}, np.inf, np.inf)
+        # A prompt's iteration carries the running decodes along.
+        step = float(engine.iteration_ms(decode.batch, decode.batch * self._context[0]))
+        prefill = self._cycle(workers, max(0.0, step - engine.floor_ms))
+        ttft = _within(prefill, np.full_like(prefill.alone_ms, self.sla.ttft_ms - 0.5 * step))
+        osl = self.demand.lengths.osl
+        met = rate * osl * decode.itl_ms  # prompts that a request meets while it decodes
+        delay = np.sqrt(met * (prompt**2 + float(marginal.var()))) / np.maximum(osl - 1.0, 1.0)
+        itl = decode.within * np.where(osl > 1, _chance(self.sla.itl_ms - decode.itl_ms, delay + 1e-9), 1.0)
+        use = {Role.AGGREGATED: max(decode.utilisation, rate * prompt)}
+        return self._joint(ttft, itl, use, decode.itl_ms, _mean_ttft(prefill, np.full_like(osl, 0.5 * step)))
+
+
+def _grid(engine: EngineTiming, most: float, context: float) -> tuple[Array, Array]:
+    """ITL at mean context over running batches 1 … most; non-decreasing."""
+    batches = np.unique(np.concatenate([np.linspace(1.0, most, 256), [1.0, most]]))
+    return batches, np.maximum.accumulate(engine.iteration_ms(batches, batches * context))
+
+
+def _crossing(x: Array, y: Array, above: int) -> float:
+    """Where y rises through 0 just before place `above`; light loads cross below the first x."""
+    if above == 0:
+        return float(max(0.0, x[0] - y[0]))
+    x0, x1, y0, y1 = x[above - 1], x[above], y[above - 1], y[above]
+    return float(x0 + (x1 - x0) * (-y0) / (y1 - y0))
+
+
+def _chance(margin: Array | float, deviation: Array) -> Array:
+    """P(normal deviate <= margin); none at all for a mean beyond the limit, so that more noise never helps."""
+    return np.where(np.asarray(margin) >= 0.0, ndtr(np.asarray(margin) / deviation), 0.0)
+
+
+def _within(prefill: _Prefill, slack_ms: Array) -> Array:
+    """Chance that each sample's prompt is done within its slack."""
+    spare = slack_ms - prefill.alone_ms
+    waited = gammainc(prefill.wait_shape, np.maximum(spare, 0.0) * (prefill.wait_shape / prefill.wait_ms))
+    return np.where(spare >= 0.0, 1.0 - prefill.all_busy * (1.0 - waited), 0.0)
+
+
+def _none(like: Array) -> Array:
+    return np.zeros_like(like)
+
+
+def _mean_ttft(prefill: _Prefill, after_ms: Array) -> float:
+    return float(np.mean(prefill.alone_ms + after_ms)) + prefill.all_busy * prefill.wait_ms
+
+
+__all__ = ["ClosedForm", "ClosedFormEvaluator", "Lengths"]

@@ -1,0 +1,193 @@
+"""From measured tables to iteration times: the one model of the engine that sizing and simulation share.
+
+A measured TTFT of a lone prompt of n tokens, T(n), is split as T(n) = L(n) + alpha n^2: L is the part that depends on
+how many tokens an iteration holds (weights, GEMMs, fixed overhead), the square is causal attention, which depends on each
+prompt alone. An iteration with prompts of q_1, q_2, … new tokens behind h_1, h_2, … cached ones then takes
+L(q_1 + q_2 + …) + alpha * sum((h_i + q_i)^2 - h_i^2). A lone prompt gets exactly its measured time back, and a batch shares
+the fixed part but is never faster on its linear part than the table's longest prompts were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from profiler.interpolate import DecodeSurface, PrefillCurve
+from profiler.roofline import kv_bytes_per_token
+from profiler.tables import Profile
+
+#: Table nodes: fine enough that linear interpolation between them adds less than the measurement's own noise.
+PREFILL_STEP_TOKENS = 32
+KV_NODES = 256
+
+#: vLLM's defaults for its API server on GPUs of 80 GB and more; used where a profile does not record its limits.
+DEFAULT_MAX_NUM_SEQS = 1024
+DEFAULT_MAX_NUM_BATCHED_TOKENS = 8192
+DEFAULT_BLOCK_SIZE = 16
+DEFAULT_MAX_MODEL_LEN = 131_072
+
+
+@dataclass(frozen=True, eq=False)
+class EngineTiming:
+    """Iteration times and limits of one worker.
+
+    Attributes:
+        prefill_ms: L at 0, step, 2 step, … tokens, ms; shape (N,).
+        prefill_step_tokens: tokens between nodes of `prefill_ms`.
+        attention_ms_per_token2: alpha.
+        decode_ms: iteration time of a pure decode batch by running batch 0, 1, … and KV node; ms; shape (B, K).
+        kv_step_tokens: KV tokens between nodes of `decode_ms`.
+        floor_ms: decode iteration at batch 1 with no KV; what a mixed iteration shares between its two halves.
+        kv_capacity_tokens, max_num_seqs, max_num_batched_tokens, block_size: the engine's limits.
+        gpus: GPUs of one worker.
+    """
+
+    prefill_ms: NDArray[np.float64]
+    prefill_step_tokens: int
+    attention_ms_per_token2: float
+    decode_ms: NDArray[np.float64]
+    kv_step_tokens: float
+    floor_ms: float
+    kv_capacity_tokens: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    gpus: int
+
+    def linear_ms(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """L(tokens), ms, same shape."""
+        nodes = np.arange(len(self.prefill_ms)) * float(self.prefill_step_tokens)
+        return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, self.prefill_ms))
+
+    def prompt_ms(self, isl: ArrayLike, prefix_hit_tokens: ArrayLike = 0) -> NDArray[np.float64]:
+        """A lone prompt's prefill time, ms, same shape as `isl`."""
+        total = np.asarray(isl, dtype=np.float64)
+        hit = np.asarray(prefix_hit_tokens, dtype=np.float64)
+        return self.linear_ms(total - hit) + self.attention_ms_per_token2 * (total**2 - hit**2)
+
+    def iteration_ms(self, batch: ArrayLike, kv_tokens: ArrayLike) -> NDArray[np.float64]:
+        """A pure decode iteration, ms; bilinear in (batch, KV tokens), held at the table's ends."""
+        last_b, last_k = self.decode_ms.shape[0] - 1, self.decode_ms.shape[1] - 1
+        b = np.clip(np.asarray(batch, dtype=np.float64), 0.0, last_b)
+        k = np.clip(np.asarray(kv_tokens, dtype=np.float64) / self.kv_step_tokens, 0.0, last_k)
+        b0 = np.minimum(b.astype(np.int64), last_b - 1)
+        k0 = np.minimum(k.astype(np.int64), last_k - 1)
+        fb, fk = b - b0, k - k0
+        table = self.decode_ms
+        low = table[b0, k0] * (1 - fk) + table[b0, k0 + 1] * fk
+        high = table[b0 + 1, k0] * (1 - fk) + table[b0 + 1, k0 + 1] * fk
+        return np.asarray(low * (1 - fb) + high * fb)
+
+
+@dataclass(frozen=True, eq=False)
+class TransferTiming:
+    """Hand-off of a prompt's KV from prefill to decode: ms at 0, step, 2 step, … tokens, and where it comes from."""
+
+    transfer_ms: NDArray[np.float64]
+    step_tokens: int
+    source: str
+
+    def at(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """Hand-off time, ms, same shape as `tokens`."""
+        nodes = np.arange(len(self.transfer_ms)) * float(self.step_tokens)
+        return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, self.transfer_ms))
+
+
+def attention_share(curve: PrefillCurve, longest: int) -> float:
+    """alpha, ms per token^2: the least-squares quadratic term, held so that L stays non-decreasing.
+
+    Bounded below by 0 and above by the smallest slope of T over (n_i + n_{i+1}) between sampled lengths.
+    """
+    lengths = np.unique(np.linspace(longest / 64, longest, 64).astype(np.int64)).astype(np.float64)
+    times = curve.ttft_ms(lengths)
+    if len(lengths) < 3:
+        return 0.0
+    quadratic = float(np.polyfit(lengths, times, 2)[0])
+    ceiling = float(np.min(np.diff(times) / np.diff(lengths**2)))
+    return max(0.0, min(quadratic, ceiling))
+
+
+def _prefill_table(curve: PrefillCurve, longest: int, tokens: int) -> tuple[NDArray[np.float64], float]:
+    alpha = attention_share(curve, longest)
+    nodes = np.arange(0, tokens + PREFILL_STEP_TOKENS, PREFILL_STEP_TOKENS, dtype=np.float64)
+    linear = curve.ttft_ms(np.maximum(nodes, 1.0)) - alpha * nodes**2
+    return np.maximum.accumulate(linear), alpha
+
+
+def _decode_table(
+    surface: DecodeSurface, max_num_seqs: int, capacity: int
+) -> tuple[NDArray[np.float64], float]:
+    step = capacity / (KV_NODES - 1)
+    batches = np.arange(max_num_seqs + 1, dtype=np.float64)
+    table = surface.itl_ms(np.maximum(batches, 1.0)[:, None], (np.arange(KV_NODES) * step)[None, :])
+    return np.ascontiguousarray(table), step
+
+
+def engine_timing(prefill: Profile | None, decode: Profile | None, *, limits_of: Profile) -> EngineTiming:
+    """Timing of a worker from the profiles that know its prefill and its decode speed.
+
+    A prefill worker never decodes and a decode worker prefills only what it preempted, so either table may be missing;
+    the missing half is then taken as free of cost for prefill and must not be asked for decode.
+
+    Args:
+        prefill: profile with a prefill table, or None.
+        decode: profile with a decode table, or None.
+        limits_of: the profile of this worker's role; its engine limits and GPUs count.
+    """
+    meta = limits_of.meta
+    limits = meta.limits
+    seqs = limits.max_num_seqs or DEFAULT_MAX_NUM_SEQS
+    batched = limits.max_num_batched_tokens or DEFAULT_MAX_NUM_BATCHED_TOKENS
+    capacity = meta.kv_capacity_tokens or (decode.meta.kv_capacity_tokens if decode else None)
+    if capacity is None:
+        capacity = DEFAULT_MAX_MODEL_LEN
+    tokens = min(limits.max_model_len or DEFAULT_MAX_MODEL_LEN, DEFAULT_MAX_MODEL_LEN) + batched
+    if prefill is not None and prefill.prefill is not None:
+        longest = int(prefill.samples["prefill"]["isl"].max())
+        fill, alpha = _prefill_table(prefill.prefill, longest, tokens)
+    else:
+        fill, alpha = np.zeros(2), 0.0
+    if decode is not None and decode.decode is not None:
+        table, step = _decode_table(decode.decode, seqs, capacity)
+    else:
+        table, step = np.zeros((seqs + 1, 2)), float(capacity)
+    return EngineTiming(
+        prefill_ms=fill,
+        prefill_step_tokens=PREFILL_STEP_TOKENS,
+        attention_ms_per_token2=alpha,
+        decode_ms=table,
+        kv_step_tokens=step,
+        floor_ms=float(table[1, 0]),
+        kv_capacity_tokens=int(capacity),
+        max_num_seqs=int(seqs),
+        max_num_batched_tokens=int(batched),
+        block_size=int(limits.block_size or DEFAULT_BLOCK_SIZE),
+        gpus=int(meta.gpu.count_per_worker),
+    )
+
+
+#: Where the hand-off was not measured: a 400 Gb/s network card at full rate, and a millisecond of notification.
+ASSUMED_TRANSFER_GB_PER_S = 50.0
+ASSUMED_TRANSFER_BASE_MS = 1.0
+
+
+def transfer_timing(profiles: Sequence[Profile]) -> TransferTiming:
+    """Hand-off time from the first profile that measured it; from KV bytes over an assumed network otherwise.
+
+    Without the model's shape there is nothing to go by, and the assumed base is all that is left.
+    """
+    step = 64
+    nodes = np.arange(0, DEFAULT_MAX_MODEL_LEN + step, step, dtype=np.float64)
+    for profile in profiles:
+        if profile.transfer is not None:
+            return TransferTiming(profile.transfer.transfer_ms(np.maximum(nodes, 1.0)), step, "measured")
+    for profile in profiles:
+        if profile.meta.model.shape is not None:
+            per_token_ms = kv_bytes_per_token(profile.meta.model.shape) / (ASSUMED_TRANSFER_GB_PER_S * 1e6)
+            note = f"assumed: {ASSUMED_TRANSFER_GB_PER_S:g} GB/s and {ASSUMED_TRANSFER_BASE_MS:g} ms"
+            return TransferTiming(ASSUMED_TRANSFER_BASE_MS + per_token_ms * nodes, step, note)
+    note = f"assumed: {ASSUMED_TRANSFER_BASE_MS:g} ms, the model's shape is not known"
+    return TransferTiming(np.full(2, ASSUMED_TRANSFER_BASE_MS), DEFAULT_MAX_MODEL_LEN, note)

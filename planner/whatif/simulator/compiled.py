@@ -1,0 +1,51 @@
+"""How the kernel is compiled: numba in nopython mode, cached on disk under the hash of the kernel's own sources.
+
+numba's stock cache asks only whether the file of the called function changed, not those of its callees, and files
+that come from a wheel all bear one date. A folder named after the hash of all sources is right in both cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _cache_folder() -> Path | None:
+    """The folder for compiled code, made if it is not there; None where none can be written."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    base = (
+        os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    )
+    folder = Path(base) / "plimsoll" / f"kernel-{digest}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        # A read-only home is no fault: the kernel is then compiled in every process.
+        return None
+    return folder
+
+
+_FOLDER = _cache_folder()
+if _FOLDER is not None:
+    numba.config.CACHE_DIR = str(_FOLDER)
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function of the simulator's kernel.
+
+    No fast-math: the same seed must give the same result on every machine, so only IEEE operations in program order.
+    """
+    compiled: Callable[P, R] = numba.njit(function, cache=_FOLDER is not None, error_model="numpy", _nrt=False)
+    return compiled

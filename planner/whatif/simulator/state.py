@@ -1,0 +1,202 @@
+"""The simulator's memory: flat arrays that the kernel reads and writes, and how they are laid out.
+
+Times are milliseconds since the trace's start. A *slot* is a place for a request in flight; slots are reused, so memory
+follows the requests in flight and not the length of the trace. A request sits in exactly one list at a time, linked
+through `next`. Roles: pool 0 is prefill or aggregated, pool 1 is decode.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.timing import EngineTiming, TransferTiming
+
+F = NDArray[np.float64]
+I = NDArray[np.int64]
+#: A structured array; the kernel reads its fields as attributes of its elements.
+Records = NDArray[np.record]
+
+NEVER = np.inf
+NONE = -1
+
+# Pools.
+FIRST, DECODE = 0, 1
+
+# Life of a worker. FREE is a place without a worker.
+FREE, STARTING, READY, DRAINING = 0, 1, 2, 3
+
+# Gateway routing.
+ROUND_ROBIN, LEAST_LOADED = 0, 1
+
+# Why `advance` returned.
+REACHED, NEED_ARRIVALS, NEED_SLOTS, OUTPUT_FULL = 0, 1, 2, 3
+
+# Lists of requests. Owners 0 and 1 are the gateway's pools (WAIT only: no worker was ready); worker w is owner w + POOLS.
+POOLS = 2
+WAIT, FILL, JOIN, FRESH = 0, 1, 2, 3
+HEAD, TAIL = 0, 1
+
+#: Whole seconds of arrival counts kept for the index of dispersion; longer than any tick interval in use.
+SECONDS = 4096
+
+
+def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
+    return np.dtype(
+        [(name, np.int64) for name in integers.split()] + [(name, np.float64) for name in floats.split()]
+    )
+
+
+#: One per pool. `cursor` is where the gateway's next choice starts; `worker_ms` the time of workers that are gone;
+#: `attention` is in ms per token^2, `floor_ms` the iteration at batch 1 without KV, `*_step` the tokens between nodes.
+ENGINE = _fields(
+    "max_batched_tokens max_seqs capacity_blocks block routing cursor",
+    "prefill_step kv_step attention floor_ms worker_ms",
+)
+
+#: One in all. `window_ms`: worker time is counted up to here, infinite until the trace's end is known.
+TOTALS = _fields(
+    "disaggregated arrived completed failed in_flight free_slot next_arrival out transfers preempted sequence"
+    " prefilled_tokens generated_tokens workers events",
+    "clock window_ms transfer_step",
+)
+
+#: A request in flight. `prompt`: tokens to prefill, isl or isl + generated after a preemption; `computed` of them, hits
+#: included; `chunk`: of them in the running iteration; `blocks`: held on its worker at admission; `source`: the prefill
+#: worker that still holds `source_blocks` for it; `context`, `joined`: KV tokens and iteration when it joined the batch;
+#: `sequence`: order of admission.
+REQUEST = _fields(
+    "isl osl hit prompt computed chunk generated blocks source source_blocks worker context joined sequence next",
+    "arrival first",
+)
+
+#: A worker. `event`: end of its segment, or when it is ready; `kv`: KV tokens of the running batch at the segment's
+#: start; `seats`: of max_num_seqs taken by running, prefilling, joining and requests in transfer; `in_flight`: what a
+#: least-loaded gateway sees; `seg_*`: iterations, ms of the first and ms more with each further one.
+WORKER = _fields(
+    "pool state iteration kv blocks seats in_flight wait_count heap_count seg_steps",
+    "event born seg_start seg_first seg_growth",
+)
+
+#: A place in a heap: iteration number or time, and the request.
+TURN = _fields("key slot")
+TRANSFER = np.dtype([("key", np.float64), ("slot", np.int64)])
+
+#: A finished request; `itl` is not a number for a single output token.
+FINISHED = _fields("isl osl hit", "arrival ttft itl")
+
+
+class Sim(NamedTuple):
+    """All state of one simulation. Shapes: S slots, W workers, B = max_num_seqs + 1, N and K table nodes."""
+
+    engines: Records  # (2,) ENGINE
+    prefill_ms: F  # (2, N) prompt time without attention, at multiples of the prefill step
+    decode_ms: F  # (2, B, K) iteration time by running batch and KV node
+    transfer_ms: F  # (N',) hand-off time at multiples of the transfer step
+    totals: Records  # (1,) TOTALS
+    per_second: I  # (SECONDS,) arrivals
+    requests: Records  # (S,) REQUEST
+    workers: Records  # (W,) WORKER
+    lists: I  # (2 + W, 4, 2) heads and tails
+    heap: Records  # (W, B) TURN: the running batch by the iteration number at which each request ends
+    phase: I  # (W, largest block) running requests by the iteration residue at which they need a new block
+    transfers: Records  # (S,) TRANSFER, a heap by end time
+    out: Records  # FINISHED, taken out by the caller
+
+
+def _prefill_table(timing: EngineTiming, nodes: int) -> F:
+    table = np.full(nodes, timing.prefill_ms[-1])
+    table[: len(timing.prefill_ms)] = timing.prefill_ms
+    return table
+
+
+def _decode_table(timing: EngineTiming, batches: int, nodes: int) -> F:
+    have_b, have_k = timing.decode_ms.shape
+    table = np.empty((batches, nodes))
+    table[:have_b, :have_k] = timing.decode_ms
+    table[have_b:, :have_k] = timing.decode_ms[-1]
+    table[:, have_k:] = table[:, have_k - 1 : have_k]
+    return table
+
+
+def new_sim(
+    engines: tuple[EngineTiming, EngineTiming | None],
+    transfer: TransferTiming,
+    routing: int,
+    *,
+    slots: int = 4096,
+    workers: int = 64,
+    output: int = 16384,
+) -> Sim:
+    """An empty simulation of an aggregated graph (one engine) or a disaggregated one (prefill, decode)."""
+    pair = (engines[0], engines[1] or engines[0])
+    batches = max(e.max_num_seqs for e in pair) + 1
+    kv_nodes = max(e.decode_ms.shape[1] for e in pair)
+    fill_nodes = max(len(e.prefill_ms) for e in pair)
+    engine = np.zeros(2, dtype=ENGINE)
+    for row, e in zip(engine, pair, strict=True):
+        row["max_batched_tokens"], row["max_seqs"] = e.max_num_batched_tokens, e.max_num_seqs
+        row["capacity_blocks"], row["block"] = e.kv_capacity_tokens // e.block_size, e.block_size
+        row["prefill_step"], row["kv_step"] = e.prefill_step_tokens, e.kv_step_tokens
+        row["attention"], row["floor_ms"], row["routing"] = e.attention_ms_per_token2, e.floor_ms, routing
+    totals = np.zeros(1, dtype=TOTALS)
+    totals["disaggregated"] = int(engines[1] is not None)
+    totals["window_ms"] = np.inf
+    totals["transfer_step"] = transfer.step_tokens
+    sim = Sim(
+        engines=_records(engine),
+        prefill_ms=np.stack([_prefill_table(e, fill_nodes) for e in pair]),
+        decode_ms=np.stack([_decode_table(e, batches, kv_nodes) for e in pair]),
+        transfer_ms=transfer.transfer_ms.astype(np.float64),
+        totals=_records(totals),
+        per_second=np.zeros(SECONDS, dtype=np.int64),
+        requests=_records(np.zeros(slots, dtype=REQUEST)),
+        workers=_records(np.zeros(workers, dtype=WORKER)),
+        lists=np.full((POOLS + workers, 4, 2), NONE, dtype=np.int64),
+        heap=_records(np.zeros((workers, batches), dtype=TURN)),
+        phase=np.zeros((workers, max(e.block_size for e in pair)), dtype=np.int64),
+        transfers=_records(np.zeros(slots, dtype=TRANSFER)),
+        out=_records(np.zeros(output, dtype=FINISHED)),
+    )
+    _chain_free(sim.requests, 0, NONE)
+    sim.workers["event"] = NEVER
+    return sim
+
+
+def _records(array: NDArray[np.void]) -> Records:
+    """A structured array under the type that lets the kernel's fields pass the type checker."""
+    return cast(Records, array)
+
+
+def _chain_free(requests: Records, first: int, after: int) -> None:
+    """Link the slots from `first` on into the list of free ones, and `after` behind them."""
+    requests["next"][first:] = np.arange(first + 1, len(requests) + 1)
+    requests["next"][-1] = after
+
+
+def _grown(array: NDArray[Any], length: int) -> NDArray[Any]:
+    more = np.zeros((length - len(array), *array.shape[1:]), dtype=array.dtype)
+    return np.concatenate([array, more])
+
+
+def with_more_slots(sim: Sim) -> Sim:
+    """The same simulation with twice the request slots; called when none is free."""
+    old = len(sim.requests)
+    requests = _grown(sim.requests, 2 * old)
+    _chain_free(requests, old, int(sim.totals["free_slot"][0]))
+    sim.totals["free_slot"] = old
+    return sim._replace(requests=requests, transfers=_grown(sim.transfers, 2 * old))
+
+
+def with_more_workers(sim: Sim) -> Sim:
+    """The same simulation with twice the worker places."""
+    old = len(sim.workers)
+    workers = _grown(sim.workers, 2 * old)
+    workers["event"][old:] = NEVER
+    lists = _grown(sim.lists, POOLS + 2 * old)
+    lists[POOLS + old :] = NONE
+    return sim._replace(
+        workers=workers, lists=lists, heap=_grown(sim.heap, 2 * old), phase=_grown(sim.phase, 2 * old)
+    )
