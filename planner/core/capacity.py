@@ -39,6 +39,9 @@ class Evaluator(Protocol):
     def ceiling(self) -> Prediction:
         """What no number of workers exceeds: each request alone on an idle worker."""
 
+    def nearest(self) -> Sla:
+        """The SLA closest to the asked one that some number of workers can meet."""
+
 
 class CapacityModel(Protocol):
     """Estimates attainment. `predict` must not fall with more workers nor rise with more load."""

@@ -18,18 +18,16 @@ from numpy.typing import NDArray
 from scipy.special import gammainc, ndtr
 
 from planner.core.capacity import Prediction
-from planner.core.demand import Demand, Lengths
+from planner.core.demand import Demand
 from planner.core.queueing import average_of_process, busy_share, erlang_c, gated_cycle
 from planner.core.timing import EngineTiming, TransferTiming
 from planner.core.types import Role, Sla
 
 Array = NDArray[np.float64]
 
-#: Share of a pool's arrival noise that a least-loaded gateway leaves within one worker beside its fair part.
-UNEVEN = 0.25
-
-#: Fitted, with `UNEVEN`, to the simulator over loads, worker counts and three traces' lengths.
-WAIT_SCALE = 0.75
+#: Fitted to the simulator over loads, worker counts and the lengths of three traces; `tests/bench/capacity.py` prints
+#: what disagreement is left.
+WAIT_SCALE = 0.8
 WAIT_SHAPE = 2.0
 
 #: Prompts in a batch near the loads that matter; only the slope of the table between one and that many is used.
@@ -108,17 +106,33 @@ class ClosedFormEvaluator:
 
     def ceiling(self) -> Prediction:
         """Each request alone on an idle worker."""
-        lengths = self.demand.lengths
-        decode_role = Role.AGGREGATED if Role.AGGREGATED in self.model.engines else Role.DECODE
-        itl = self.model.engines[decode_role].iteration_ms(1.0, lengths.isl + 0.5 * lengths.osl)
-        ttft = self._prompt_ms
-        if decode_role is Role.DECODE:
-            ttft = ttft + self._transfer_ms + itl
-        within_itl = np.where(lengths.osl > 1, itl <= self.sla.itl_ms, True).astype(np.float64)
+        ttft, itl = self._alone
+        within_ttft, within_itl = (ttft <= self.sla.ttft_ms) * 1.0, (itl <= self.sla.itl_ms) * 1.0
         use = dict.fromkeys(self.model.engines, 0.0)
-        return self._joint(
-            (ttft <= self.sla.ttft_ms).astype(np.float64), within_itl, use, float(itl.mean()), float(ttft.mean())
-        )
+        return self._joint(within_ttft, within_itl, use, float(itl.mean()), float(ttft.mean()))
+
+    @cached_property
+    def _alone(self) -> tuple[Array, Array]:
+        """TTFT and ITL of each sample on idle workers, ms; a single output token has no ITL, which is 0 here."""
+        lengths = self.demand.lengths
+        aggregated = self.model.engines.get(Role.AGGREGATED)
+        engine = aggregated or self.model.engines[Role.DECODE]
+        step = engine.iteration_ms(1.0, lengths.isl + 0.5 * lengths.osl)
+        ttft = self._prompt_ms if aggregated else self._prompt_ms + self._transfer_ms + step
+        return ttft, np.where(lengths.osl > 1, step, 0.0)
+
+    def nearest(self) -> Sla:
+        """The SLA closest to the asked one whose attainment some number of workers can reach."""
+        ttft, itl = self._alone
+        for share in np.linspace(self.sla.attainment, 1.0, 51):
+            near = Sla(
+                ttft_ms=max(self.sla.ttft_ms, float(np.quantile(ttft, share))),
+                itl_ms=max(self.sla.itl_ms, float(np.quantile(itl, share))),
+                attainment=self.sla.attainment,
+            )
+            if float(np.mean((ttft <= near.ttft_ms) & (itl <= near.itl_ms))) >= self.sla.attainment:
+                break
+        return near
 
     # -- shared ----------------------------------------------------------------------------------------------------
 
@@ -195,8 +209,7 @@ class ClosedFormEvaluator:
         all_busy = erlang_c(workers, workers * busy)
         # Arrivals during a cycle: their count is evened out between workers, their lengths are not; what earlier
         # cycles left behind is shared by all.
-        count_noise = self._dispersion * (1.0 / workers + UNEVEN * (1.0 - 1.0 / workers))
-        square = mean_marginal**2 * count_noise + float(marginal.var())
+        square = mean_marginal**2 * self._dispersion / workers + float(marginal.var())
         variance = batch * square * (1.0 + load**2 / (1.0 - load**2) / workers)
         seen = cycle + variance / cycle  # an arrival sees long cycles more often
         # Half of the others in my batch came before me, to a worker that the gateway picked for its short queue.
@@ -245,8 +258,7 @@ class ClosedFormEvaluator:
         most_within = float(np.interp(limit, itl, batches))
         # Fluctuation of the batch that one request sees, in requests: of the count, and of the contexts.
         spread = context_variance / max(context, 1.0) ** 2
-        count_noise = self._dispersion * (1.0 / workers + UNEVEN * (1.0 - 1.0 / workers))
-        variance = batch * (count_noise + spread)
+        variance = batch * (self._dispersion / workers + spread)
         left = average_of_process(lengths.osl / float(lengths.osl.mean()))
         margin = most_within - batch - 1.0
         within = _chance(np.asarray(margin), np.sqrt(np.maximum(variance * left, 1e-12)))
@@ -309,6 +321,3 @@ def _none(like: Array) -> Array:
 
 def _mean_ttft(prefill: _Prefill, after_ms: Array) -> float:
     return float(np.mean(prefill.alone_ms + after_ms)) + prefill.all_busy * prefill.wait_ms
-
-
-__all__ = ["ClosedForm", "ClosedFormEvaluator", "Lengths"]

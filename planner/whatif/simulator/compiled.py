@@ -47,5 +47,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     No fast-math: the same seed must give the same result on every machine, so only IEEE operations in program order.
     """
-    compiled: Callable[P, R] = numba.njit(function, cache=_FOLDER is not None, error_model="numpy", _nrt=False)
+    compiled: Callable[P, R] = numba.njit(
+        function, cache=_FOLDER is not None, error_model="numpy", _nrt=False
+    )
     return compiled

@@ -1,0 +1,68 @@
+"""What can be set about decisions; each field says its unit, and why its default is what it is."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planner.core.forecast import ForecastSettings
+from planner.core.stabilise import Behaviour
+from planner.core.types import Pool, Sla
+
+
+class PlannerSettings(BaseModel):
+    """Settings of `decide` for one graph."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sla: Sla
+    """Limits on TTFT and ITL in ms, and the share of requests that must keep both."""
+
+    pools: tuple[Pool, ...]
+    """The pools that are scaled, one per role: prefill and decode, or aggregated."""
+
+    max_gpus: int = Field(ge=1)
+    """GPUs that the graph may hold at any moment, starting and terminating workers included."""
+
+    interval_s: float = Field(default=10.0, gt=0)
+    """Seconds between ticks. Well below a start-up time, well above the time of a tick."""
+
+    lead_time_s: float = Field(default=30.0, ge=0)
+    """Seconds from asking for a worker to its first token served. Measured where possible; p90, not the mean."""
+
+    confidence: float = Field(default=0.9, gt=0, lt=1)
+    """Forecast quantile that the plan is sized for: being late costs requests, being early only GPU-seconds."""
+
+    horizon_intervals: float = Field(default=1.0, ge=0)
+    """Intervals beyond the lead time that a plan must hold, until the next one can take effect."""
+
+    behaviour: Behaviour = Behaviour()
+    """Windows, tolerance and rate policies of scale-ups and scale-downs."""
+
+    forecast: ForecastSettings = ForecastSettings()
+    """History, candidates and weights of the forecast."""
+
+    sample_size: int = Field(default=1024, ge=16)
+    """Completed requests kept as the sample of the joint length distribution; 1024 puts its mean within 3 %."""
+
+    sample_per_tick: int = Field(default=128, ge=1)
+    """Of these, taken from one tick: the sample then spans at least eight ticks and one burst cannot fill it."""
+
+    stale_after_s: float = Field(default=60.0, gt=0)
+    """A measurement older than this is unknown. Two scrapes of 30 s may fail before one counts as gone."""
+
+    lengths_stale_after_s: float = Field(default=3600.0, gt=0)
+    """Lengths drift slowly; after an hour without a completed request they no longer justify a scale-down."""
+
+    reactive_queue: float = Field(default=4.0, gt=0)
+    """Without a forecast: waiting requests per ready worker above which a pool grows."""
+
+    reactive_kv_usage: float = Field(default=0.9, gt=0, le=1)
+    """Without a forecast: KV usage above which a pool grows."""
+
+    reactive_growth: float = Field(default=0.25, gt=0, le=1)
+    """Without a forecast: share of the present workers by which a saturated pool grows, at least one."""
+
+    @property
+    def pools_by_name(self) -> dict[str, Pool]:
+        """The pools by name."""
+        return {pool.name: pool for pool in self.pools}

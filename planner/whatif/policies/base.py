@@ -1,0 +1,58 @@
+"""The interface of a policy: it sees observations at its own pace and says how many workers it wants."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.core.settings import PlannerSettings
+from planner.core.types import Observation, Plan, Pool, Role, Sla
+from planner.whatif.simulator.simulation import Engines, Routing
+from planner.whatif.traces import Trace
+from profiler.tables import Profile
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a policy may know before the replay starts.
+
+    Attributes:
+        engines: timing of each role.
+        profiles: the profiles behind it, by role.
+        pools: bounds and GPUs by role, in the engines' order.
+        settings: of our planner; its SLA, budget and lead time hold for every policy.
+        start: workers at time 0, by pool name.
+        startup_s: from asking for a worker to its readiness.
+        routing: of the gateway.
+        trace: the trace itself. Only the clairvoyant policy may read it.
+    """
+
+    engines: Engines
+    profiles: Mapping[Role, Profile]
+    pools: Mapping[Role, Pool]
+    settings: PlannerSettings
+    start: Plan
+    startup_s: float
+    routing: Routing
+    trace: Trace
+
+    @property
+    def sla(self) -> Sla:
+        """The SLA."""
+        return self.settings.sla
+
+
+class Policy(ABC):
+    """A policy in one replay; made anew for each, so it may keep state."""
+
+    #: Seconds between its ticks.
+    interval_s: float = 10.0
+
+    def start(self) -> Plan | None:
+        """Workers that are ready at time 0, by pool name; None for the replay's own start."""
+        return None
+
+    @abstractmethod
+    def decide(self, observation: Observation, now_s: float) -> Plan:
+        """Workers wanted from now on, by pool name."""
