@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,9 @@ class Evaluator(Protocol):
     def ceiling(self) -> Prediction:
         """What no number of workers exceeds: each request alone on an idle worker."""
 
+    def at_rate(self, rate_rps: float) -> Evaluator:
+        """The same question at another rate."""
+
     def nearest(self) -> Sla:
         """The SLA closest to the asked one that some number of workers can meet."""
 
@@ -56,3 +59,50 @@ class CapacityModel(Protocol):
 
     def evaluator(self, demand: Demand, sla: Sla) -> Evaluator:
         """An evaluator for one demand and one SLA."""
+
+
+class UncertainRate:
+    """An evaluator for a rate that is only known as a distribution: attainment expected over equally likely rates.
+
+    Requests count, not moments: a rate weighs by the requests that it brings. A prediction that moves one way with
+    workers and SLA at every rate does so in the mean.
+
+    Args:
+        evaluator: of any rate.
+        rates_rps: equally likely rates, at least one.
+    """
+
+    def __init__(self, evaluator: Evaluator, rates_rps: Sequence[float]) -> None:
+        distinct = sorted(set(rates_rps))
+        self._evaluators = [evaluator.at_rate(rate) for rate in distinct]
+        total = sum(rates_rps)
+        # At no load at all every rate is 0 and counts the same.
+        self._weights = [rates_rps.count(r) * r / total if total > 0 else 1.0 / len(distinct) for r in distinct]
+
+    def predict(self, workers: Mapping[Role, int]) -> Prediction:
+        """The expected prediction."""
+        parts = [evaluator.predict(workers) for evaluator in self._evaluators]
+
+        def mean(values: Sequence[float]) -> float:
+            return sum(w * v for w, v in zip(self._weights, values, strict=True) if w > 0)
+
+        return Prediction(
+            attainment=mean([p.attainment for p in parts]),
+            ttft_attainment=mean([p.ttft_attainment for p in parts]),
+            itl_attainment=mean([p.itl_attainment for p in parts]),
+            utilisation={role: mean([p.utilisation[role] for p in parts]) for role in parts[0].utilisation},
+            itl_ms=mean([p.itl_ms for p in parts]),
+            ttft_ms=mean([p.ttft_ms for p in parts]),
+        )
+
+    def ceiling(self) -> Prediction:
+        """What no number of workers exceeds; it does not depend on the rate."""
+        return self._evaluators[0].ceiling()
+
+    def at_rate(self, rate_rps: float) -> Evaluator:
+        """The same question at one certain rate."""
+        return self._evaluators[0].at_rate(rate_rps)
+
+    def nearest(self) -> Sla:
+        """The closest SLA that can be met; it does not depend on the rate."""
+        return self._evaluators[0].nearest()

@@ -10,7 +10,7 @@ and with the SLA, so that the sums do too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import gammainc, ndtr
 
 from planner.core.capacity import Prediction
-from planner.core.demand import Demand
+from planner.core.demand import Demand, Lengths
 from planner.core.queueing import average_of_process, busy_share, erlang_c, gated_cycle
 from planner.core.timing import EngineTiming, TransferTiming
 from planner.core.types import Role, Sla
@@ -29,6 +29,9 @@ Array = NDArray[np.float64]
 #: what disagreement is left.
 WAIT_SCALE = 0.8
 WAIT_SHAPE = 2.0
+
+#: Where the gamma distribution of the wait is tabulated, in units of its scale: dense near 0, out to its far tail.
+_GAMMA_NODES = np.concatenate([np.linspace(0.0, 4.0, 65), np.linspace(4.25, 24.0, 32)])
 
 #: Prompts in a batch near the loads that matter; only the slope of the table between one and that many is used.
 TYPICAL_BATCH = 4.0
@@ -55,7 +58,7 @@ class ClosedForm:
 
     def evaluator(self, demand: Demand, sla: Sla) -> ClosedFormEvaluator:
         """An evaluator for one demand and one SLA."""
-        return ClosedFormEvaluator(self, demand, sla)
+        return ClosedFormEvaluator(self, demand, sla, LengthFacts(self, demand.lengths))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,82 @@ class _Prefill:
     utilisation: float
 
 
+@dataclass(frozen=True, eq=False)
+class LengthFacts:
+    """What follows from engines and lengths alone, whatever the rate. Arrays by length sample, shape (n,)."""
+
+    model: ClosedForm
+    lengths: Lengths
+
+    @property
+    def fill_engine(self) -> EngineTiming:
+        """The engine that runs prompts."""
+        engines = self.model.engines
+        return engines[Role.AGGREGATED] if Role.AGGREGATED in engines else engines[Role.PREFILL]
+
+    @property
+    def step_engine(self) -> EngineTiming:
+        """The engine that decodes."""
+        engines = self.model.engines
+        return engines[Role.AGGREGATED] if Role.AGGREGATED in engines else engines[Role.DECODE]
+
+    @cached_property
+    def prompt_ms(self) -> Array:
+        """Prefill time alone, ms."""
+        return self.fill_engine.prompt_ms(self.lengths.isl, self.lengths.hit)
+
+    @cached_property
+    def transfer_ms(self) -> Array:
+        """Hand-off time, ms."""
+        return self.model.transfer.at(self.lengths.isl)
+
+    @cached_property
+    def alone(self) -> tuple[Array, Array]:
+        """TTFT and ITL on idle workers, ms; a single output token has no ITL, which is 0 here."""
+        step = self.step_engine.iteration_ms(1.0, self.lengths.isl + 0.5 * self.lengths.osl)
+        prompt = self.prompt_ms
+        ttft = prompt if Role.AGGREGATED in self.model.engines else prompt + self.transfer_ms + step
+        return ttft, np.where(self.lengths.osl > 1, step, 0.0)
+
+    @cached_property
+    def context(self) -> tuple[float, float]:
+        """Mean and variance of the KV tokens of a running request: samples weigh by the time that they run."""
+        kv = self.lengths.isl + 0.5 * self.lengths.osl
+        mean = float(np.average(kv, weights=self.lengths.osl))
+        return mean, float(np.average((kv - mean) ** 2, weights=self.lengths.osl))
+
+    @cached_property
+    def batching(self) -> tuple[float, Array]:
+        """What a batch of prompts costs beside them, ms, and what each sample adds to it, ms.
+
+        A secant of L over the tokens that iterations hold, from one mean prompt to `TYPICAL_BATCH` of them: the table is
+        concave there, and a chord through the origin would charge every prompt the price of the first one. Prompts
+        longer than the token budget run in chunks, from about half a budget to one more.
+        """
+        engine, lengths = self.fill_engine, self.lengths
+        new = lengths.isl - lengths.hit
+        budget = float(engine.max_num_batched_tokens)
+        short = max(1.0, min(float(new.mean()), 0.5 * budget))
+        long = min(TYPICAL_BATCH * short, short + budget)
+        first, last = (float(engine.linear_ms(tokens)) for tokens in (short, long))
+        per_token = (last - first) / (long - short)
+        attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
+        return max(0.0, first - per_token * short), per_token * new + attention
+
+    @cached_property
+    def running(self) -> tuple[Array, Array]:
+        """Running batches from 1 to the most that fit, and the iteration time of each at the mean context, ms."""
+        engine, context = self.step_engine, self.context[0]
+        most = max(1.0, min(float(engine.max_num_seqs), engine.kv_capacity_tokens / max(context, 1.0)))
+        batches = np.linspace(1.0, most, 256)
+        return batches, np.maximum.accumulate(engine.iteration_ms(batches, batches * context))
+
+    @cached_property
+    def averaging(self) -> Array:
+        """Share of the batch's variance that is left in a request's mean, by how long it runs."""
+        return average_of_process(self.lengths.osl / float(self.lengths.osl.mean()))
+
+
 @dataclass(eq=False)
 class ClosedFormEvaluator:
     """Predictions for one demand and one SLA; what depends on one role only is computed once per count."""
@@ -89,8 +168,13 @@ class ClosedFormEvaluator:
     model: ClosedForm
     demand: Demand
     sla: Sla
+    facts: LengthFacts
     _decode: dict[int, _Decode] = field(default_factory=dict)
     _prefill: dict[int, _Prefill] = field(default_factory=dict)
+
+    def at_rate(self, rate_rps: float) -> ClosedFormEvaluator:
+        """The same lengths and SLA at another rate; what follows from the lengths is shared."""
+        return ClosedFormEvaluator(self.model, replace(self.demand, rate_rps=rate_rps), self.sla, self.facts)
 
     def predict(self, workers: Mapping[Role, int]) -> Prediction:
         """What these workers achieve; workers below 1 achieve nothing."""
@@ -99,31 +183,22 @@ class ClosedFormEvaluator:
         decode = self._of_decode(workers[Role.DECODE])
         prefill = self._of_prefill(workers[Role.PREFILL])
         # The first token comes with the first decode iteration after the one that runs when the KV arrives.
-        after = self._transfer_ms + 1.5 * decode.itl_ms
+        after = self.facts.transfer_ms + 1.5 * decode.itl_ms
         ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else _none(after)
         use = {Role.PREFILL: prefill.utilisation, Role.DECODE: decode.utilisation}
         return self._joint(ttft, decode.within, use, decode.itl_ms, _mean_ttft(prefill, after))
 
     def ceiling(self) -> Prediction:
         """Each request alone on an idle worker."""
-        ttft, itl = self._alone
-        within_ttft, within_itl = (ttft <= self.sla.ttft_ms) * 1.0, (itl <= self.sla.itl_ms) * 1.0
+        ttft, itl = self.facts.alone
+        within_ttft = (ttft <= self.sla.ttft_ms).astype(np.float64)
+        within_itl = (itl <= self.sla.itl_ms).astype(np.float64)
         use = dict.fromkeys(self.model.engines, 0.0)
         return self._joint(within_ttft, within_itl, use, float(itl.mean()), float(ttft.mean()))
 
-    @cached_property
-    def _alone(self) -> tuple[Array, Array]:
-        """TTFT and ITL of each sample on idle workers, ms; a single output token has no ITL, which is 0 here."""
-        lengths = self.demand.lengths
-        aggregated = self.model.engines.get(Role.AGGREGATED)
-        engine = aggregated or self.model.engines[Role.DECODE]
-        step = engine.iteration_ms(1.0, lengths.isl + 0.5 * lengths.osl)
-        ttft = self._prompt_ms if aggregated else self._prompt_ms + self._transfer_ms + step
-        return ttft, np.where(lengths.osl > 1, step, 0.0)
-
     def nearest(self) -> Sla:
         """The SLA closest to the asked one whose attainment some number of workers can reach."""
-        ttft, itl = self._alone
+        ttft, itl = self.facts.alone
         for share in np.linspace(self.sla.attainment, 1.0, 51):
             near = Sla(
                 ttft_ms=max(self.sla.ttft_ms, float(np.quantile(ttft, share))),
@@ -152,39 +227,6 @@ class ClosedFormEvaluator:
     def _dispersion(self) -> float:
         return max(1.0, self.demand.dispersion)
 
-    @cached_property
-    def _prompt_ms(self) -> Array:
-        """Prefill time of each sample alone."""
-        lengths = self.demand.lengths
-        return self._fill_engine.prompt_ms(lengths.isl, lengths.hit)
-
-    @cached_property
-    def _transfer_ms(self) -> Array:
-        return self.model.transfer.at(self.demand.lengths.isl)
-
-    @property
-    def _fill_engine(self) -> EngineTiming:
-        engines = self.model.engines
-        return engines[Role.AGGREGATED] if Role.AGGREGATED in engines else engines[Role.PREFILL]
-
-    @cached_property
-    def _batching(self) -> tuple[float, Array]:
-        """What a batch of prompts costs beside them, ms, and what each sample adds to it, ms.
-
-        A secant of L over the tokens that iterations hold, from one mean prompt to `TYPICAL_BATCH` of them: the table is
-        concave there, and a chord through the origin would charge every prompt the price of the first one. Prompts
-        longer than the token budget run in chunks, from about half a budget to one more.
-        """
-        engine, lengths = self._fill_engine, self.demand.lengths
-        new = lengths.isl - lengths.hit
-        budget = float(engine.max_num_batched_tokens)
-        short = max(1.0, min(float(new.mean()), 0.5 * budget))
-        long = min(TYPICAL_BATCH * short, short + budget)
-        first, last = (float(engine.linear_ms(tokens)) for tokens in (short, long))
-        per_token = (last - first) / (long - short)
-        attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
-        return max(0.0, first - per_token * short), per_token * new + attention
-
     # -- prefill ---------------------------------------------------------------------------------------------------
 
     def _of_prefill(self, workers: int) -> _Prefill:
@@ -194,9 +236,9 @@ class ClosedFormEvaluator:
 
     def _cycle(self, workers: int, carried_ms: float) -> _Prefill:
         """Prefill pool of `workers`, each batch of which carries `carried_ms` of other work along."""
-        fixed, marginal = self._batching
+        fixed, marginal = self.facts.batching
         fixed += carried_ms
-        alone = self._prompt_ms + carried_ms
+        alone = self.facts.prompt_ms + carried_ms
         mean_marginal = float(marginal.mean())
         if workers < 1:
             return _Prefill(alone, np.inf, 1.0, 1.0, np.inf)
@@ -221,31 +263,21 @@ class ClosedFormEvaluator:
 
     def _of_decode(self, workers: int) -> _Decode:
         if workers not in self._decode:
-            self._decode[workers] = self._sharing(workers, self.model.engines[Role.DECODE], 0.0)
+            self._decode[workers] = self._sharing(workers, 0.0)
         return self._decode[workers]
 
-    @cached_property
-    def _context(self) -> tuple[float, float]:
-        """Mean and variance of the KV tokens of a running request: samples weigh by the time that they run."""
-        lengths = self.demand.lengths
-        kv = lengths.isl + 0.5 * lengths.osl
-        mean = float(np.average(kv, weights=lengths.osl))
-        return mean, float(np.average((kv - mean) ** 2, weights=lengths.osl))
-
-    def _sharing(self, workers: int, engine: EngineTiming, prompt_share: float) -> _Decode:
+    def _sharing(self, workers: int, prompt_share: float) -> _Decode:
         """Processor sharing on `workers`, of whose time `prompt_share` goes to prompts."""
         lengths = self.demand.lengths
         nothing = np.zeros(len(lengths.osl))
         if workers < 1 or prompt_share >= 1.0:
             return _Decode(np.inf, np.inf, np.inf, nothing)
         stretch = 1.0 / (1.0 - prompt_share)
-        context, context_variance = self._context
+        context, context_variance = self.facts.context
         tokens_per_ms = self.demand.rate_rps / 1000.0 / workers * float(lengths.osl.mean())
-        most = max(1.0, min(float(engine.max_num_seqs), engine.kv_capacity_tokens / max(context, 1.0)))
-
-        batches, itl = _grid(engine, most, context)
+        batches, itl = self.facts.running
         need = batches - tokens_per_ms * itl * stretch  # rises through 0 at the mean batch
-        utilisation = tokens_per_ms * float(itl[-1]) * stretch / most
+        utilisation = tokens_per_ms * float(itl[-1]) * stretch / float(batches[-1])
         if need[-1] <= 0.0:
             return _Decode(np.inf, np.inf, max(1.0, utilisation), nothing)
         above = int(np.argmax(need > 0.0))
@@ -259,9 +291,8 @@ class ClosedFormEvaluator:
         # Fluctuation of the batch that one request sees, in requests: of the count, and of the contexts.
         spread = context_variance / max(context, 1.0) ** 2
         variance = batch * (self._dispersion / workers + spread)
-        left = average_of_process(lengths.osl / float(lengths.osl.mean()))
         margin = most_within - batch - 1.0
-        within = _chance(np.asarray(margin), np.sqrt(np.maximum(variance * left, 1e-12)))
+        within = _chance(np.asarray(margin), np.sqrt(np.maximum(variance * self.facts.averaging, 1e-12)))
         return _Decode(itl_at, batch, utilisation, np.where(lengths.osl > 1, within, 1.0))
 
     # -- aggregated ------------------------------------------------------------------------------------------------
@@ -269,16 +300,16 @@ class ClosedFormEvaluator:
     def _predict_aggregated(self, workers: int) -> Prediction:
         """Prompts interrupt decodes: they take a share of the time, and each one a decode meets delays its tokens."""
         engine = self.model.engines[Role.AGGREGATED]
-        fixed, marginal = self._batching
+        fixed, marginal = self.facts.batching
         extra = max(0.0, fixed - engine.floor_ms)
         rate = self.demand.rate_rps / 1000.0 / max(workers, 1)
         prompt = extra + float(marginal.mean())
-        decode = self._sharing(workers, engine, rate * prompt)
+        decode = self._sharing(workers, rate * prompt)
         if not np.isfinite(decode.itl_ms):
             zero = np.zeros(len(self.demand.lengths.osl))
             return self._joint(zero, zero, {Role.AGGREGATED: max(1.0, decode.utilisation)}, np.inf, np.inf)
         # A prompt's iteration carries the running decodes along.
-        step = float(engine.iteration_ms(decode.batch, decode.batch * self._context[0]))
+        step = float(engine.iteration_ms(decode.batch, decode.batch * self.facts.context[0]))
         prefill = self._cycle(workers, max(0.0, step - engine.floor_ms))
         ttft = _within(prefill, np.full_like(prefill.alone_ms, self.sla.ttft_ms - 0.5 * step))
         osl = self.demand.lengths.osl
@@ -287,12 +318,6 @@ class ClosedFormEvaluator:
         itl = decode.within * np.where(osl > 1, _chance(self.sla.itl_ms - decode.itl_ms, delay + 1e-9), 1.0)
         use = {Role.AGGREGATED: max(decode.utilisation, rate * prompt)}
         return self._joint(ttft, itl, use, decode.itl_ms, _mean_ttft(prefill, np.full_like(osl, 0.5 * step)))
-
-
-def _grid(engine: EngineTiming, most: float, context: float) -> tuple[Array, Array]:
-    """ITL at mean context over running batches 1 … most; non-decreasing."""
-    batches = np.unique(np.concatenate([np.linspace(1.0, most, 256), [1.0, most]]))
-    return batches, np.maximum.accumulate(engine.iteration_ms(batches, batches * context))
 
 
 def _crossing(x: Array, y: Array, above: int) -> float:
@@ -311,7 +336,10 @@ def _chance(margin: Array | float, deviation: Array) -> Array:
 def _within(prefill: _Prefill, slack_ms: Array) -> Array:
     """Chance that each sample's prompt is done within its slack."""
     spare = slack_ms - prefill.alone_ms
-    waited = gammainc(prefill.wait_shape, np.maximum(spare, 0.0) * (prefill.wait_shape / prefill.wait_ms))
+    scaled = np.maximum(spare, 0.0) * (prefill.wait_shape / prefill.wait_ms)
+    # A table of the gamma distribution: the function itself is the dearest part of a decision.
+    nodes = _GAMMA_NODES * max(1.0, prefill.wait_shape)
+    waited = np.interp(scaled, nodes, gammainc(prefill.wait_shape, nodes))
     return np.where(spare >= 0.0, 1.0 - prefill.all_busy * (1.0 - waited), 0.0)
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from planner.core.budget import fit_budget
-from planner.core.capacity import CapacityModel
+from planner.core.capacity import CapacityModel, UncertainRate
 from planner.core.demand import Demand, Lengths, merge_samples
+from planner.core.error_budget import account, next_target
 from planner.core.forecast import Forecast, predict, update
 from planner.core.settings import PlannerSettings
 from planner.core.sizing import Sizing, size
@@ -22,6 +23,9 @@ from planner.core.state import Decision, DemandUsed, PlannerState
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
 
 T = TypeVar("T")
+
+#: Equally likely rates that stand for the forecast's distribution: enough to see its tail, few enough to be quick.
+STRATA = 5
 
 #: Weight of the newest interval in the running index of dispersion: about two minutes of 10 s ticks.
 DISPERSION_WEIGHT = 0.1
@@ -47,9 +51,7 @@ class Planner:
     settings: PlannerSettings
     capacity: CapacityModel
 
-    def decide(
-        self, state: PlannerState, observation: Observation, now_s: float
-    ) -> tuple[Decision, PlannerState]:
+    def decide(self, state: PlannerState, observation: Observation, now_s: float) -> tuple[Decision, PlannerState]:
         """One tick.
 
         Args:
@@ -83,9 +85,7 @@ class Planner:
 
     # -- learning --------------------------------------------------------------------------------------------------
 
-    def _learn(
-        self, state: PlannerState, observation: Observation, rate: float | None, now_s: float
-    ) -> PlannerState:
+    def _learn(self, state: PlannerState, observation: Observation, rate: float | None, now_s: float) -> PlannerState:
         """Take the observation into the state; what is unknown leaves its part as it was."""
         settings = self.settings
         forecast = update(settings.forecast, state.forecast, rate, settings.interval_s, now_s)
@@ -96,14 +96,16 @@ class Planner:
             before = state.dispersion
             new = seen if before is None else before + DISPERSION_WEIGHT * (seen - before)
             state = replace(state, dispersion=round(new, 6))
+        attainment = usable(observation.attainment, settings.stale_after_s)
+        if rate is not None:
+            share = attainment.value if isinstance(attainment, Known) else None
+            offered = rate * observation.interval_s
+            budget = account(settings.error_budget, state.error_budget, offered, share, observation.interval_s)
+            state = replace(state, error_budget=budget)
         lengths = usable(observation.lengths, settings.stale_after_s)
         if isinstance(lengths, Known) and len(lengths.value) > 0:
             newest = _thin(lengths.value, settings.sample_per_tick)
-            merged = (
-                newest
-                if state.lengths is None
-                else merge_samples(state.lengths, newest, settings.sample_size)
-            )
+            merged = newest if state.lengths is None else merge_samples(state.lengths, newest, settings.sample_size)
             state = replace(state, lengths=merged, lengths_at_s=now_s)
         return state
 
@@ -112,8 +114,13 @@ class Planner:
         settings = self.settings
         return max(1, math.ceil(settings.lead_time_s / settings.interval_s + settings.horizon_intervals))
 
+    def _levels(self) -> tuple[float, ...]:
+        """Middles of equal strata of the forecast's worst 2 (1 - confidence) share; all of it at 0.5."""
+        share = 2.0 * (1.0 - self.settings.confidence)
+        return tuple(round(1.0 - share * (1.0 - (k + 0.5) / STRATA), 6) for k in range(STRATA))
+
     def _forecast(self, state: PlannerState) -> Forecast | Unknown:
-        levels = tuple(sorted({0.5, self.settings.confidence}))
+        levels = tuple(sorted({0.5, *self._levels()}))
         return predict(self.settings.forecast, state.forecast, self._steps(), levels, state.dispersion or 1.0)
 
     # -- the model -------------------------------------------------------------------------------------------------
@@ -127,14 +134,16 @@ class Planner:
         now_s: float,
     ) -> tuple[Decision, PlannerState]:
         settings = self.settings
-        demand, used = self._demand(state, supply, forecast)
+        demand, rates, used = self._demand(state, supply, forecast)
+        target = self._target(state)
         by_role = {role: self._pool_of(role) for role in self.capacity.roles}
         sizing = size(
-            self.capacity.evaluator(demand, settings.sla),
+            UncertainRate(self.capacity.evaluator(demand, settings.sla), rates),
             by_role,
             settings.sla,
             settings.max_gpus,
             {role: current[pool.name] for role, pool in by_role.items()},
+            target=target,
         )
         wanted = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
         reasons, clamps = self._sizing_reasons(sizing), []
@@ -142,9 +151,7 @@ class Planner:
         stale = now_s - (state.lengths_at_s or 0.0) > settings.lengths_stale_after_s
         plan, memory = {}, {}
         for name, count in wanted.items():
-            result = stabilise(
-                settings.behaviour, state.memory.get(name, Memory()), current[name], count, now_s
-            )
+            result = stabilise(settings.behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
             plan[name], memory[name] = result.workers, result.memory
             for rule in result.rules:
                 reasons.append(f"{name}:{rule}")
@@ -152,10 +159,8 @@ class Planner:
             if stale and plan[name] < current[name]:
                 plan[name] = current[name]
                 reasons.append(f"{name}:lengths_stale")
-                clamps.append(
-                    f"{name}: not lowered, lengths are {now_s - (state.lengths_at_s or 0.0):.0f} s old"
-                )
-        plan = self._bounded(plan, wanted, reasons, clamps)
+                clamps.append(f"{name}: not lowered, lengths are {now_s - (state.lengths_at_s or 0.0):.0f} s old")
+        plan = dict(self._bounded(plan, wanted, reasons, clamps))
         reasons.extend(_moves(plan, current))
         decision = Decision(
             at_s=now_s,
@@ -167,6 +172,7 @@ class Planner:
             limit=sizing.limit,
             sla_reachable=sizing.reachable,
             nearest=sizing.nearest,
+            target=target,
             predicted_attainment=sizing.chosen.attainment,
             forecast=forecast,
             demand=used,
@@ -178,15 +184,22 @@ class Planner:
         )
         return decision, replace(state, memory=memory, last_good=plan)
 
+    def _target(self, state: PlannerState) -> float:
+        """The SLA's attainment, moved by what is left of its error budget over the last window."""
+        settings = self.settings
+        offered = state.error_budget.offered
+        # The mean load of the window, so that the target does not depend on the load that is sized for.
+        mean_rps = offered / settings.error_budget.window_s
+        return round(next_target(settings.error_budget, state.error_budget, settings.sla.attainment, mean_rps), 6)
+
     def _demand(
         self, state: PlannerState, supply: Mapping[str, PoolState], forecast: Forecast
-    ) -> tuple[Demand, DemandUsed]:
-        """The load to size for: the worst step of the forecast's quantile, and what waits already."""
+    ) -> tuple[Demand, list[float], DemandUsed]:
+        """The load to size for: the worst step of each of the forecast's quantiles, and what waits already."""
         settings = self.settings
         if state.lengths is None:
             raise AssertionError("the caller has checked that lengths are known")
         lengths = Lengths.of(state.lengths)
-        peak = max(forecast.rates_rps[forecast.levels.index(settings.confidence)])
         backlog = 0.0
         for pool in supply.values():
             waiting = usable(pool.waiting_requests, settings.stale_after_s)
@@ -194,11 +207,13 @@ class Planner:
                 backlog = max(backlog, waiting.value)
         # What waits is worked off by the workers asked for now, over the time that they take to come and one tick.
         backlog_rps = backlog / (settings.lead_time_s + settings.interval_s)
-        rate = peak + backlog_rps
+        peaks = {level: max(rates) for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)}
+        rates = [peaks[level] + backlog_rps for level in self._levels()]
+        rate = sum(rates) / len(rates)
         dispersion = state.dispersion or 1.0
         used = DemandUsed(
             rate_rps=rate,
-            median_rps=max(forecast.rates_rps[forecast.levels.index(0.5)]),
+            median_rps=peaks[0.5],
             backlog_rps=backlog_rps,
             dispersion=dispersion,
             mean_isl=float(lengths.isl.mean()),
@@ -206,7 +221,7 @@ class Planner:
             mean_hit=float(lengths.hit.mean()),
             sample=len(lengths.isl),
         )
-        return Demand(rate, dispersion, lengths), used
+        return Demand(rate, dispersion, lengths), rates, used
 
     def _sizing_reasons(self, sizing: Sizing) -> list[str]:
         reasons = [f"sized_for_{sizing.limit}"]
@@ -224,9 +239,7 @@ class Planner:
         for name in plan:
             if fitted.plan[name] < plan[name]:
                 reasons.append(f"{name}:budget")
-                clamps.append(
-                    f"{name}: {plan[name]} after stabilisation, {fitted.plan[name]} by budget or maximum"
-                )
+                clamps.append(f"{name}: {plan[name]} after stabilisation, {fitted.plan[name]} by budget or maximum")
         if not fitted.feasible:
             reasons.append("budget_below_minimum")
         return fitted.plan
@@ -241,9 +254,7 @@ class Planner:
         wanted = {pool.name: pool.min_workers for pool in self.settings.pools}
         plan, memory, reasons = {}, {}, ["no_traffic"]
         for name, count in wanted.items():
-            result = stabilise(
-                self.settings.behaviour, state.memory.get(name, Memory()), current[name], count, now_s
-            )
+            result = stabilise(self.settings.behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
             plan[name], memory[name] = result.workers, result.memory
             reasons.extend(f"{name}:{rule}" for rule in result.rules)
         plan = dict(self._bounded(plan, wanted, reasons, []))

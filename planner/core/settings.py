@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planner.core.error_budget import ErrorBudgetSettings
 from planner.core.forecast import ForecastSettings
 from planner.core.stabilise import Behaviour
 from planner.core.types import Pool, Sla
@@ -29,11 +30,18 @@ class PlannerSettings(BaseModel):
     lead_time_s: float = Field(default=30.0, ge=0)
     """Seconds from asking for a worker to its first token served. Measured where possible; p90, not the mean."""
 
-    confidence: float = Field(default=0.9, gt=0, lt=1)
-    """Forecast quantile that the plan is sized for: being late costs requests, being early only GPU-seconds."""
+    confidence: float = Field(default=0.5, ge=0.5, lt=1)
+    """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence) share.
+
+    0.5 is the expectation over all of the forecast, whose error budget then absorbs what turns out worse; 0.9 plans for
+    its worst fifth.
+    """
 
     horizon_intervals: float = Field(default=1.0, ge=0)
     """Intervals beyond the lead time that a plan must hold, until the next one can take effect."""
+
+    error_budget: ErrorBudgetSettings = ErrorBudgetSettings()
+    """How the SLA's attainment over its window steers the target of a single plan."""
 
     behaviour: Behaviour = Behaviour()
     """Windows, tolerance and rate policies of scale-ups and scale-downs."""

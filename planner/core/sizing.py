@@ -145,6 +145,8 @@ def size(
     sla: Sla,
     max_gpus: int,
     current: Mapping[Role, int],
+    *,
+    target: float | None = None,
 ) -> Sizing:
     """The cheapest plan that meets the SLA; among equals the one with the fewest changes from `current`.
 
@@ -154,11 +156,14 @@ def size(
         sla: the limits and the share of requests that must keep them.
         max_gpus: GPUs that the plan may hold.
         current: workers asked for now.
+        target: attainment to size for; the SLA's own if not given.
     """
     search = _Search(evaluator, pools)
     ceiling = evaluator.ceiling().attainment
     reachable = ceiling >= sla.attainment
-    target = sla.attainment if reachable else NEAR_CEILING * ceiling
+    wanted = sla.attainment if target is None else target
+    # A target above the ceiling (a deficit to repay, or an SLA out of reach) stops short of the last worker's worth.
+    target = min(wanted, max(sla.attainment, NEAR_CEILING * ceiling)) if reachable else NEAR_CEILING * ceiling
     steps = sorted(search.staircase(target) if target > 0 else [], key=lambda c: _rank(c, current))
     affordable = [step for step in steps if step.gpus <= max_gpus]
     if affordable:
@@ -173,7 +178,7 @@ def size(
     considered = sorted((c for c, _ in search.seen.values()), key=lambda c: (c.gpus, -c.attainment))
     return Sizing(
         chosen=chosen,
-        reached=reachable and chosen.attainment >= sla.attainment,
+        reached=reachable and chosen.attainment >= min(target, sla.attainment),
         reachable=reachable,
         nearest=None if reachable else evaluator.nearest(),
         limit=limit,

@@ -114,9 +114,7 @@ def stabilise(behaviour: Behaviour, memory: Memory, current: int, wanted: int, a
     return Stabilised(count, replace(memory, recommended=recommended, changed=changed), tuple(rules))
 
 
-def _bound_rate(
-    side: Direction, changed: tuple[tuple[float, int], ...], current: int, count: int, at_s: float
-) -> int:
+def _bound_rate(side: Direction, changed: tuple[tuple[float, int], ...], current: int, count: int, at_s: float) -> int:
     """The count that the most permissive policy of the direction allows."""
     if not side.policies or count == current:
         return count

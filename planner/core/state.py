@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from planner.core.error_budget import ErrorBudget
 from planner.core.forecast import Forecast, ForecastState
 from planner.core.sizing import Candidate
 from planner.core.stabilise import Memory
@@ -19,6 +20,7 @@ class PlannerState:
     lengths: LengthSample | None = None
     lengths_at_s: float | None = None
     dispersion: float | None = None
+    error_budget: ErrorBudget = field(default_factory=ErrorBudget)
     memory: Mapping[str, Memory] = field(default_factory=dict)
     last_good: Plan | None = None
 
@@ -50,6 +52,7 @@ class Decision:
         reasons: machine-readable, in the order in which they applied.
         limit: the binding constraint of the sizing.
         sla_reachable: False when no number of workers meets the SLA; `nearest` is then the closest that some meet.
+        target: attainment that the plan was sized for: the SLA's, moved by its error budget; None without sizing.
         predicted_attainment: of the plan's sizing at the sized-for demand; None without sizing.
         forecast: quantiles, or why there are none.
         demand: what was sized for; None without sizing.
@@ -67,6 +70,7 @@ class Decision:
     limit: str
     sla_reachable: bool = True
     nearest: Sla | None = None
+    target: float | None = None
     predicted_attainment: float | None = None
     forecast: Forecast | Unknown = field(default_factory=lambda: Unknown("not made"))
     demand: DemandUsed | None = None

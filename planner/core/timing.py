@@ -117,9 +117,7 @@ def _prefill_table(curve: PrefillCurve, longest: int, tokens: int) -> tuple[NDAr
     return np.maximum.accumulate(linear), alpha
 
 
-def _decode_table(
-    surface: DecodeSurface, max_num_seqs: int, capacity: int
-) -> tuple[NDArray[np.float64], float]:
+def _decode_table(surface: DecodeSurface, max_num_seqs: int, capacity: int) -> tuple[NDArray[np.float64], float]:
     step = capacity / (KV_NODES - 1)
     batches = np.arange(max_num_seqs + 1, dtype=np.float64)
     table = surface.itl_ms(np.maximum(batches, 1.0)[:, None], (np.arange(KV_NODES) * step)[None, :])

@@ -84,6 +84,8 @@ class Observation:
         lengths: requests that completed in the interval (an OSL is known only then), possibly sampled.
         ttft_ms, itl_ms: at the SLA's percentile, over the requests that completed in the interval.
         attainment: share of the requests completed in the interval that attained.
+        mean_ttft_ms: mean over the requests that completed in the interval.
+        mean_itl_ms: mean over the time between any two output tokens of these, as engines and gateways export it.
         pools: supply by pool name; Unknown when the connector could not read it.
     """
 
@@ -95,6 +97,8 @@ class Observation:
     ttft_ms: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
     itl_ms: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
     attainment: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
+    mean_ttft_ms: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
+    mean_itl_ms: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
 
 
 @dataclass(frozen=True, slots=True)

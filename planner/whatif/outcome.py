@@ -237,7 +237,7 @@ class Tally:
             scale_downs=scale_downs,
             wall_s=wall_s,
             timeline=Timeline(
-                start_s=np.arange(buckets) * BUCKET_S,
+                start_s=np.arange(buckets, dtype=np.float64) * BUCKET_S,
                 completed=lines[:, 0],
                 attained=lines[:, 1],
                 ttft_p95_ms=self._ttft_line.p95(buckets),

@@ -27,10 +27,7 @@ def points(
     candidates: Sequence[CandidateState], models: Sequence[Forecaster], history: History, steps: int
 ) -> list[FloatArray | None]:
     """Point forecasts by candidate, shape (steps,) each, requests/s; None from those that cannot forecast."""
-    return [
-        model.point(history, steps, candidate.params)
-        for candidate, model in zip(candidates, models, strict=True)
-    ]
+    return [model.point(history, steps, candidate.params) for candidate, model in zip(candidates, models, strict=True)]
 
 
 def issue(settings: ForecastSettings, waiting: Waiting, ahead: Sequence[FloatArray | None]) -> Waiting:
@@ -44,14 +41,11 @@ def issue(settings: ForecastSettings, waiting: Waiting, ahead: Sequence[FloatArr
 def skip(settings: ForecastSettings, waiting: Waiting, bins: int) -> Waiting:
     """Pass over unknown bins: what waited for them is never scored; nothing is forecast from them."""
     return tuple(
-        (*queue, *(None,) * min(bins, step))[-step:]
-        for step, queue in zip(settings.scored_steps, waiting, strict=True)
+        (*queue, *(None,) * min(bins, step))[-step:] for step, queue in zip(settings.scored_steps, waiting, strict=True)
     )
 
 
-def score_outcome(
-    settings: ForecastSettings, state: ForecastState, rate_rps: float
-) -> tuple[CandidateState, ...]:
+def score_outcome(settings: ForecastSettings, state: ForecastState, rate_rps: float) -> tuple[CandidateState, ...]:
     """The candidates after the bin that comes next showed `rate_rps`.
 
     The pinball loss is that of the quantiles which the stored point and the residuals known before this
@@ -65,9 +59,7 @@ def score_outcome(
     reference: list[float | None] = [None] * len(due)
     scored = []
     for position, candidate in enumerate(state.candidates):
-        spread = residual_quantiles(
-            settings, candidate.residuals, settings.scored_levels, settings.prior_dispersion
-        )
+        spread = residual_quantiles(settings, candidate.residuals, settings.scored_levels, settings.prior_dispersion)
         residuals, losses = list(candidate.residuals), list(candidate.losses)
         for i, forecast in enumerate(due):
             point = None if forecast is None else forecast[position]

@@ -61,9 +61,7 @@ def update(
     return replace(state, issued=issue(settings, state.issued, ahead))
 
 
-def _continues(
-    settings: ForecastSettings, state: ForecastState, bin_s: float, models: Sequence[Forecaster]
-) -> bool:
+def _continues(settings: ForecastSettings, state: ForecastState, bin_s: float, models: Sequence[Forecaster]) -> bool:
     return (
         math.isclose(state.bin_s, bin_s)
         and state.scored_steps == settings.scored_steps
@@ -83,9 +81,7 @@ def _afresh(
         rates_rps=(),
         scored_steps=settings.scored_steps,
         issued=none,
-        candidates=tuple(
-            CandidateState(m.name, residuals=none, losses=tuple(Loss() for _ in none)) for m in models
-        ),
+        candidates=tuple(CandidateState(m.name, residuals=none, losses=tuple(Loss() for _ in none)) for m in models),
     )
 
 

@@ -77,9 +77,7 @@ def predict(
         levels=levels,
         rates_rps=tuple(tuple(row) for row in rates.tolist()),
         weights=share,
-        loss={
-            c.name: score(settings, c.losses[spanned(settings.scored_steps, steps)]) for c in state.candidates
-        },
+        loss={c.name: score(settings, c.losses[spanned(settings.scored_steps, steps)]) for c in state.candidates},
         chosen=max(share, key=lambda name: share[name]),
         bins_known=state.bins_known,
         bins_stale=known[1],

@@ -112,10 +112,6 @@ class Simulation:
         """Whether every request of the trace has arrived."""
         return self._last and bool(self._sim.totals["next_arrival"][0] >= len(self._chunk[0]))
 
-    def close_window(self, span_ms: float) -> None:
-        """Count worker time up to `span_ms` only."""
-        self._sim.totals["window_ms"] = span_ms
-
     def _next_chunk(self) -> None:
         """Load the next arrivals; one chunk is read ahead, so that the last one is known as such."""
         self._chunk = self._ahead or _NO_ARRIVALS
@@ -124,6 +120,9 @@ class Simulation:
         self._sim.totals["next_arrival"][0] = 0
         if len(self._chunk[0]):
             self.last_arrival_ms = float(self._chunk[0][-1])
+        if self._last:
+            # Known before the last arrival comes: a worker that ends between it and the next tick counts to it only.
+            self._sim.totals["window_ms"] = self.last_arrival_ms
 
     def _take_out(self) -> None:
         count = int(self._sim.totals["out"][0])
@@ -233,7 +232,7 @@ class Simulation:
         return counts
 
     def gpu_hours(self) -> float:
-        """GPU-hours so far, up to the closed window: every worker from its asking to its end."""
+        """GPU-hours so far, at most up to the last arrival: every worker from its asking to its end."""
         s = self._sim
         end = min(float(s.totals["clock"][0]), float(s.totals["window_ms"][0]))
         alive = s.workers["state"] != st.FREE

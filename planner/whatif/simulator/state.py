@@ -56,7 +56,7 @@ ENGINE = _fields(
     "prefill_step kv_step attention floor_ms worker_ms",
 )
 
-#: One in all. `window_ms`: worker time is counted up to here, infinite until the trace's end is known.
+#: One in all. `window_ms`: worker time is counted up to here, the last arrival; infinite until that is known.
 TOTALS = _fields(
     "disaggregated arrived completed failed in_flight free_slot next_arrival out transfers preempted sequence"
     " prefilled_tokens generated_tokens workers events",
@@ -158,7 +158,7 @@ def new_sim(
         heap=_records(np.zeros((workers, batches), dtype=TURN)),
         phase=np.zeros((workers, max(e.block_size for e in pair)), dtype=np.int64),
         transfers=_records(np.zeros(slots, dtype=TRANSFER)),
-        out=_records(np.zeros(output, dtype=FINISHED)),
+        out=_records(np.zeros(max(output, 2 * batches), dtype=FINISHED)),
     )
     _chain_free(sim.requests, 0, NONE)
     sim.workers["event"] = NEVER

@@ -157,17 +157,22 @@ def _requeue(s: Sim, w: int, slot: int) -> None:
 
 
 @kernel
-def _preempt_running(s: Sim, w: int) -> None:
-    """Preempt the running request that was admitted last."""
-    worker = s.workers[w]
-    victim, latest = 0, -1
-    for place in range(worker.heap_count):
+def _last_admitted(s: Sim, w: int) -> int:
+    """Place in the heap of the running request that was admitted last; the batch is not empty."""
+    last, latest = 0, -1
+    for place in range(s.workers[w].heap_count):
         sequence = s.requests[s.heap[w, place].slot].sequence
         if sequence > latest:
-            victim, latest = place, sequence
-    slot = s.heap[w, victim].slot
-    s.requests[slot].generated += worker.iteration - s.requests[slot].joined
-    leave(s, w, victim)
+            last, latest = place, sequence
+    return last
+
+
+@kernel
+def _preempt_running(s: Sim, w: int, place: int) -> None:
+    """Preempt the running request at a place in the heap."""
+    slot = s.heap[w, place].slot
+    s.requests[slot].generated += s.workers[w].iteration - s.requests[slot].joined
+    leave(s, w, place)
     _requeue(s, w, slot)
 
 
@@ -186,15 +191,18 @@ def _free_blocks(s: Sim, w: int) -> None:
     worker = s.workers[w]
     capacity = s.engines[worker.pool].capacity_blocks
     while worker.heap_count > 0 and worker.blocks + blocks_of_segment(s, w, 1) > capacity:
-        if worker.heap_count > 1:
-            _preempt_running(s, w)
-        elif s.lists[w + POOLS, JOIN, HEAD] != NONE:
-            _preempt_held(s, w, pop(s, w + POOLS, JOIN))
-        elif s.lists[w + POOLS, FILL, HEAD] != NONE:
+        last = _last_admitted(s, w)
+        filling = s.lists[w + POOLS, FILL, HEAD]
+        if filling != NONE and (
+            worker.heap_count == 1
+            or s.requests[filling].sequence > s.requests[s.heap[w, last].slot].sequence
+        ):
             _preempt_held(s, w, pop(s, w + POOLS, FILL))
+        elif worker.heap_count == 1 and s.lists[w + POOLS, JOIN, HEAD] != NONE:
+            _preempt_held(s, w, pop(s, w + POOLS, JOIN))
         else:
-            # Only hand-offs under way hold the rest: it steps back and comes again when they run.
-            _preempt_running(s, w)
+            # The last one goes too where only hand-offs under way hold the rest: it comes again when they run.
+            _preempt_running(s, w, last)
 
 
 @kernel
@@ -221,6 +229,8 @@ def admit_remote(s: Sim, w: int, now: float) -> None:
     """On a decode worker: reserve blocks for waiting hand-offs and start their transfers, in order."""
     worker = s.workers[w]
     block = s.engines[DECODE].block
+    # What the running batch takes in this very iteration is no longer free.
+    free = s.engines[DECODE].capacity_blocks - blocks_of_segment(s, w, 1)
     while s.lists[w + POOLS, WAIT, HEAD] != NONE:
         slot = s.lists[w + POOLS, WAIT, HEAD]
         if s.requests[slot].source == NONE:
@@ -228,7 +238,7 @@ def admit_remote(s: Sim, w: int, now: float) -> None:
         need = blocks_for(s.requests[slot].isl, block)
         if (
             worker.seats >= s.engines[DECODE].max_seqs
-            or worker.blocks + need > s.engines[DECODE].capacity_blocks
+            or worker.blocks + need > free
         ):
             return
         pop(s, w + POOLS, WAIT)
@@ -248,6 +258,8 @@ def _schedule_prompts(s: Sim, w: int, budget: int) -> float:
     pool = worker.pool
     tokens, attention, before, first = 0, 0.0, 0, True
     slot = s.lists[w + POOLS, FILL, HEAD]
+    # What the running batch takes in this very iteration is no longer free.
+    free = s.engines[pool].capacity_blocks - blocks_of_segment(s, w, 1)
     while budget > 0:
         if slot == NONE:
             slot = s.lists[w + POOLS, WAIT, HEAD]
@@ -256,7 +268,7 @@ def _schedule_prompts(s: Sim, w: int, budget: int) -> float:
             need = blocks_for(s.requests[slot].prompt, s.engines[pool].block)
             if (
                 worker.seats >= s.engines[pool].max_seqs
-                or worker.blocks + need > s.engines[pool].capacity_blocks
+                or worker.blocks + need > free
             ):
                 break
             pop(s, w + POOLS, WAIT)
