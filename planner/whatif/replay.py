@@ -84,7 +84,6 @@ def replay(
         simulation.run_to(now_s * 1000.0)
         if end_s is None and simulation.all_arrived:
             end_s = simulation.last_arrival_ms / 1000.0
-            simulation.close_window(simulation.last_arrival_ms)
         arrived = simulation.total("arrived") - arrived
         observation = _observe(setting, simulation, actuator, window, arrived, policy.interval_s)
         window.finished.clear()
