@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,9 +18,11 @@ from profiler.show import error_words, summarise
 from profiler.surface import DecodeSurface
 from profiler.tables import Profile
 
-_INK, _GRID, _BLUE, _RED = "#1d2733", "#e6eaef", "#1f6feb", "#d1242f"
+INK, GRID = "#1d2733", "#e6eaef"
+_BLUE, _RED = "#1f6feb", "#d1242f"
 
-_STYLE = """
+#: Style of our self-contained pages.
+STYLE = """
 body { margin: 0; background: #f5f7f9; color: #1d2733; font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1060px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 24px; margin: 0 0 18px; } h2 { font-size: 18px; margin: 0; }
@@ -36,7 +39,7 @@ def page(profiles: Sequence[Profile]) -> str:
     sections = "\n".join(_section(profile, first=i == 0) for i, profile in enumerate(profiles))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Profiles</title>'
-        f"<style>{_STYLE}</style></head><body><main><h1>Measured profiles</h1>\n"
+        f"<style>{STYLE}</style></head><body><main><h1>Measured profiles</h1>\n"
         f"{sections}\n</main></body></html>\n"
     )
 
@@ -51,20 +54,13 @@ def _section(profile: Profile, *, first: bool) -> str:
     charts = []
     for i, (name, figure) in enumerate(figures):
         error = error_words(summary["tables"][name]["leave_one_out"])
-        code = plotly.io.to_html(
-            figure,
-            full_html=False,
-            include_plotlyjs=first and i == 0,
-            config={"displayModeBar": False, "responsive": True},
-        )
-        charts.append(f'<p class="facts">{name}: {html.escape(error)}</p><div class="chart">{code}</div>')
+        code = chart(figure, library=first and i == 0)
+        charts.append(f'<p class="facts">{name}: {html.escape(error)}</p>{code}')
     facts = {
         "folder": str(profile.path),
         "fingerprint": summary["fingerprint"][:16],
         "engine": f"{meta.engine.name} {meta.engine.version or '(version unknown)'}",
-        "KV capacity": "unknown"
-        if meta.kv_capacity_tokens is None
-        else f"{meta.kv_capacity_tokens:,} tokens",
+        "KV capacity": "unknown" if meta.kv_capacity_tokens is None else f"{meta.kv_capacity_tokens:,} tokens",
         "cross-check": meta.kv_capacity_check or "none",
         "source": f"{meta.source.text} ({meta.source.licence})",
     }
@@ -74,12 +70,30 @@ def _section(profile: Profile, *, first: bool) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{''.join(charts)}<dl>{rows}</dl></section>"
 
 
+def chart(figure: go.Figure, *, library: bool = False, name: str | None = None) -> str:
+    """HTML of a figure; `library` puts the drawing library inside, once per page.
+
+    Args:
+        figure: what to draw.
+        library: whether the library comes with it.
+        name: `id` of its element; a random one if None.
+    """
+    code = plotly.io.to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=library,
+        div_id=name,
+        config={"displayModeBar": False, "responsive": True},
+    )
+    return f'<div class="chart">{code}</div>'
+
+
 def prefill_figure(curve: PrefillCurve) -> go.Figure:
     """TTFT against ISL: samples, the curve, its error as a band, dashed where nothing was measured."""
     first, last = float(curve.tokens[0]), float(curve.tokens[-1])
     inside = np.unique(np.append(np.linspace(first, last, 240), curve.tokens))
     below, above = np.linspace(0, first, 20), np.linspace(last, last * 1.2, 40)
-    figure = _figure("prompt tokens (ISL)", "TTFT, prompt alone (ms)")
+    figure = blank_figure("prompt tokens (ISL)", "TTFT, prompt alone (ms)")
     whole = np.concatenate([below, inside, above])
     error = np.array([curve.at(float(x)).error or 0.0 for x in whole])
     middle = curve.ttft_ms(whole)
@@ -109,7 +123,7 @@ def decode_figure(profile: Profile, surface: DecodeSurface) -> go.Figure:
     """ITL against KV tokens, one curve per measured context, dashed where nothing was measured."""
     rows = profile.samples["decode"]
     good = rows["suspect"] == 0
-    figure = _figure("KV tokens held by all running requests", "ITL (ms)")
+    figure = blank_figure("KV tokens held by all running requests", "ITL (ms)")
     contexts = surface.contexts
     shown = contexts[np.unique(np.linspace(0, len(contexts) - 1, min(8, len(contexts))).astype(int))]
     colours = sample_colorscale("Viridis", np.linspace(0, 0.85, len(shown)).tolist())
@@ -144,8 +158,8 @@ def decode_figure(profile: Profile, surface: DecodeSurface) -> go.Figure:
     capacity = profile.meta.kv_capacity_tokens
     if capacity is not None:
         figure.add_vline(
-            x=capacity, line={"color": _INK, "width": 1, "dash": "dot"}, annotation_text="KV cache full",
-            annotation_position="top left", annotation_font_color=_INK,
+            x=capacity, line={"color": INK, "width": 1, "dash": "dot"}, annotation_text="KV cache full",
+            annotation_position="top left", annotation_font_color=INK,
         )  # fmt: skip
     return figure
 
@@ -159,16 +173,23 @@ def _outside(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return joined
 
 
-def _figure(x: str, y: str) -> go.Figure:
-    axis = {"gridcolor": _GRID, "zeroline": False, "rangemode": "tozero", "separatethousands": True}
-    return go.Figure(
-        layout={
-            "template": "plotly_white",
-            "height": 440,
-            "margin": {"l": 64, "r": 16, "t": 24, "b": 56},
-            "font": {"family": "system-ui, sans-serif", "size": 13, "color": _INK},
-            "xaxis": axis | {"title": {"text": x}},
-            "yaxis": axis | {"title": {"text": y}},
-            "hoverlabel": {"bgcolor": "#fff"},
-        }
-    )
+def axis_style() -> dict[str, Any]:
+    """How every axis of ours looks."""
+    return {"gridcolor": GRID, "zeroline": False, "rangemode": "tozero", "separatethousands": True}
+
+
+def layout_style(height: int) -> dict[str, Any]:
+    """How every figure of ours looks, `height` in pixels; axes apart."""
+    return {
+        "template": "plotly_white",
+        "height": height,
+        "margin": {"l": 64, "r": 16, "t": 24, "b": 56},
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "hoverlabel": {"bgcolor": "#fff"},
+    }
+
+
+def blank_figure(x: str, y: str, height: int = 440) -> go.Figure:
+    """An empty figure with the titles of its axes, `height` in pixels."""
+    axes = {"xaxis": axis_style() | {"title": {"text": x}}, "yaxis": axis_style() | {"title": {"text": y}}}
+    return go.Figure(layout=layout_style(height) | axes)
