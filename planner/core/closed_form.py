@@ -270,16 +270,21 @@ class ClosedFormEvaluator:
         """Processor sharing on `workers`, of whose time `prompt_share` goes to prompts."""
         lengths = self.demand.lengths
         nothing = np.zeros(len(lengths.osl))
-        if workers < 1 or prompt_share >= 1.0:
+        if workers < 1:
             return _Decode(np.inf, np.inf, np.inf, nothing)
-        stretch = 1.0 / (1.0 - prompt_share)
         context, context_variance = self.facts.context
         tokens_per_ms = self.demand.rate_rps / 1000.0 / workers * float(lengths.osl.mean())
         batches, itl = self.facts.running
+        steps_share = tokens_per_ms * float(itl[-1]) / float(batches[-1])
+        # By how much an overload exceeds the worker must be finite: it says which plan is the least bad.
+        overloaded = _Decode(np.inf, np.inf, max(1.0, prompt_share + steps_share), nothing)
+        if prompt_share >= 1.0:
+            return overloaded
+        stretch = 1.0 / (1.0 - prompt_share)
         need = batches - tokens_per_ms * itl * stretch  # rises through 0 at the mean batch
-        utilisation = tokens_per_ms * float(itl[-1]) * stretch / float(batches[-1])
+        utilisation = steps_share * stretch
         if need[-1] <= 0.0:
-            return _Decode(np.inf, np.inf, max(1.0, utilisation), nothing)
+            return overloaded
         above = int(np.argmax(need > 0.0))
         batch = _crossing(batches, need, above)
         itl_at = float(np.interp(batch, batches, itl)) * stretch

@@ -17,6 +17,9 @@ from planner.core.types import Pool, Role, Sla
 #: Aim at this share of the ceiling when the SLA itself cannot be met; the last few percent would cost without end.
 NEAR_CEILING = 0.98
 
+#: Attainments closer than this are equal: it is the rounding of the estimators.
+EQUAL = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -53,12 +56,21 @@ class Sizing:
     prediction: Prediction
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Shares of requests within each limit alone, asked of a plan for an SLA that cannot be met as a whole."""
+
+    ttft: float
+    itl: float
+
+
 class _Search:
     """Evaluates plans once each and keeps them."""
 
-    def __init__(self, evaluator: Evaluator, pools: Mapping[Role, Pool]) -> None:
+    def __init__(self, evaluator: Evaluator, pools: Mapping[Role, Pool], parts: _Parts | None = None) -> None:
         self.evaluator = evaluator
         self.pools = pools
+        self.parts = parts
         self.roles = tuple(pools)
         self.seen: dict[tuple[int, ...], tuple[Candidate, Prediction]] = {}
 
@@ -76,19 +88,40 @@ class _Search:
         """GPUs of these counts."""
         return sum(n * self.pools[role].gpus_per_worker for role, n in zip(self.roles, counts, strict=True))
 
+    def busiest(self, counts: tuple[int, ...]) -> float:
+        """Utilisation of the busiest role; 1 and more does not keep up."""
+        self.at(counts)
+        return max(self.seen[counts][1].utilisation.values())
+
+    def meets(self, counts: tuple[int, ...], target: float) -> bool:
+        """Whether these counts are good enough.
+
+        Where the SLA cannot be met, a share of a low ceiling says little: such a plan must also keep up with the load
+        and keep each limit as far as that one can be kept.
+        """
+        candidate = self.at(counts)
+        if candidate.attainment < target:
+            return False
+        parts = self.parts
+        return parts is None or (
+            candidate.ttft_attainment >= parts.ttft
+            and candidate.itl_attainment >= parts.itl
+            and self.busiest(counts) < 1.0
+        )
+
     def least(self, axis: int, counts: tuple[int, ...], low: int, target: float) -> int | None:
         """The least count on one axis, from `low` to its maximum, that meets the target; None if none does."""
         high = self.pools[self.roles[axis]].max_workers
-        if low > high or self.at(_with(counts, axis, high)).attainment < target:
+        if low > high or not self.meets(_with(counts, axis, high), target):
             return None
         # Double first: the answer is near `low` far more often than near the maximum.
         reach = 1
-        while low + reach < high and self.at(_with(counts, axis, low + reach)).attainment < target:
+        while low + reach < high and not self.meets(_with(counts, axis, low + reach), target):
             low, reach = low + reach + 1, reach * 2
         high = min(high, low + reach)
         while low < high:
             middle = (low + high) // 2
-            if self.at(_with(counts, axis, middle)).attainment >= target:
+            if self.meets(_with(counts, axis, middle), target):
                 high = middle
             else:
                 low = middle + 1
@@ -115,24 +148,28 @@ class _Search:
         return steps
 
     def best_within(self, max_gpus: int) -> Candidate:
-        """The plan of the highest attainment within bounds and budget, the cheapest of equals."""
+        """The plan of the highest attainment within bounds and budget; of equals the one that keeps up best.
+
+        In an overload nothing attains and all plans are equal in that: the cheapest would then be the worst.
+        """
         bounds = [self.pools[role] for role in self.roles]
         lowest = tuple(pool.min_workers for pool in bounds)
         if self.gpus(lowest) > max_gpus:
             return self.at(lowest)
-        options = []
+        options: list[tuple[int, ...]] = []
         for count in range(bounds[0].min_workers, bounds[0].max_workers + 1):
             left = max_gpus - count * bounds[0].gpus_per_worker
             if left < 0:
                 break
             if len(bounds) == 1:
-                options.append(self.at((count,)))
+                options.append((count,))
                 continue
             second = min(left // bounds[1].gpus_per_worker, bounds[1].max_workers)
             if second >= bounds[1].min_workers:
-                options.append(self.at((count, second)))
-        best = max(option.attainment for option in options)
-        return min((o for o in options if o.attainment >= best - 1e-9), key=lambda o: o.gpus)
+                options.append((count, second))
+        best = max(self.at(option).attainment for option in options)
+        equal = [option for option in options if self.at(option).attainment >= best - EQUAL]
+        return self.at(min(equal, key=lambda option: (self.busiest(option), self.gpus(option))))
 
 
 def _with(counts: tuple[int, ...], axis: int, count: int) -> tuple[int, ...]:
@@ -158,20 +195,17 @@ def size(
         current: workers asked for now.
         target: attainment to size for; the SLA's own if not given.
     """
-    search = _Search(evaluator, pools)
-    ceiling = evaluator.ceiling().attainment
+    at_best = evaluator.ceiling()
+    ceiling = at_best.attainment
     reachable = ceiling >= sla.attainment
+    parts = [min(sla.attainment, NEAR_CEILING * part) for part in (at_best.ttft_attainment, at_best.itl_attainment)]
+    search = _Search(evaluator, pools, None if reachable else _Parts(*parts))
     wanted = sla.attainment if target is None else target
     # A target above the ceiling (a deficit to repay, or an SLA out of reach) stops short of the last worker's worth.
     target = min(wanted, max(sla.attainment, NEAR_CEILING * ceiling)) if reachable else NEAR_CEILING * ceiling
-    steps = sorted(search.staircase(target) if target > 0 else [], key=lambda c: _rank(c, current))
+    steps = sorted(search.staircase(target), key=lambda c: _rank(c, current))
     affordable = [step for step in steps if step.gpus <= max_gpus]
-    if affordable:
-        chosen = affordable[0]
-    elif target <= 0:
-        chosen = search.at(tuple(pool.min_workers for pool in pools.values()))
-    else:
-        chosen = search.best_within(max_gpus)
+    chosen = affordable[0] if affordable else search.best_within(max_gpus)
     counts = tuple(chosen.workers[role] for role in pools)
     limit = _limit(search, counts, target, max_gpus, reachable, bool(steps), bool(affordable))
     runner_up, why = _runner_up(search, counts, affordable, target)
@@ -216,7 +250,7 @@ def _limit(
     for axis, role in enumerate(search.roles):
         if counts[axis] > search.pools[role].min_workers:
             fewer = search.at(_with(counts, axis, counts[axis] - 1))
-            if fewer.attainment < target:
+            if not search.meets(_with(counts, axis, counts[axis] - 1), target):
                 loss["ttft"] = max(loss["ttft"], chosen.ttft_attainment - fewer.ttft_attainment)
                 loss["itl"] = max(loss["itl"], chosen.itl_attainment - fewer.itl_attainment)
     if max(loss.values()) < 0.0:
@@ -243,6 +277,8 @@ def _runner_up(
         return None, "no pool can be smaller"
     other = max(fewer, key=lambda c: c.attainment)
     saved = chosen.gpus - other.gpus
+    if chosen.attainment >= target and other.attainment >= target:
+        return other, f"saves {saved} GPUs but does not keep up, or keeps one limit less often"
     if other.attainment < target:
         return other, f"saves {saved} GPUs but attains {other.attainment:.1%} of the wanted {target:.1%}"
     return other, f"saves {saved} GPUs; kept because it attains less than the best within the budget"
