@@ -1,0 +1,74 @@
+"""Many iterations at once must give what one iteration at a time gives."""
+
+import numpy as np
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from planner.core.timing import EngineTiming
+from tests.engines import Row, aggregated, disaggregated, engine, finish, transfer
+from tests.stepwise import Request, Stepwise
+
+SLOW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def timings(draw: st.DrawFn) -> EngineTiming:
+    """Small engines, so that blocks, seats and the token budget all bind at some time."""
+    block = draw(st.sampled_from([1, 7, 16]))
+    return engine(
+        token_ms=0.05,
+        attention=draw(st.sampled_from([0.0, 1e-4])),
+        kv_ms=draw(st.sampled_from([0.0, 0.003])),
+        bend=draw(st.sampled_from([0.0, 1e-5])),
+        capacity=block * draw(st.integers(200 // block + 1, 1200 // block)),
+        seqs=draw(st.integers(1, 12)),
+        batched=draw(st.sampled_from([16, 60, 300])),
+        block=block,
+        kv_nodes=draw(st.sampled_from([2, 9, 40])),
+    )
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> list[Row]:
+    """Up to 30 requests with distinct prompt lengths, at arrivals that no iteration's end can meet by chance."""
+    count = draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    arrival = rng.exponential(draw(st.sampled_from([0.5, 20.0, 200.0])), count).cumsum()
+    isl = rng.permutation(np.arange(1, 151))[:count]
+    osl = rng.integers(1, draw(st.sampled_from([3, 49])), count, endpoint=True)
+    hit = (isl * rng.choice([0.0, 0.6], count)).astype(int)
+    return [(float(a), int(i), int(o), int(h)) for a, i, o, h in zip(arrival, isl, osl, hit, strict=True)]
+
+
+def _compare(requests: list[Request], rows: list[Row], ttft: np.ndarray, end: np.ndarray) -> None:
+    arrival = np.array([row[0] for row in rows])
+    np.testing.assert_allclose(ttft + arrival, [r.first_ms for r in requests], rtol=1e-6)
+    np.testing.assert_allclose(end, [r.end_ms for r in requests], rtol=1e-6)
+
+
+@SLOW
+@given(timings(), workloads())
+@example(engine(capacity=208, batched=16, seqs=12, token_ms=0.05), [(0.0, 100, 40, 0), (1.0, 90, 40, 0)])
+def test_an_aggregated_worker(timing: EngineTiming, rows: list[Row]) -> None:
+    requests = [Request(*row) for row in rows]
+    slow = Stepwise(timing)
+    slow.run(requests)
+    run = finish(aggregated(timing), rows)
+    _compare(requests, rows, run.ttft, run.end)
+    assert run.simulation.total("preempted") == slow.preempted
+    assert run.simulation.total("events") <= slow.iterations + len(rows) + 1
+
+
+@SLOW
+@given(timings(), workloads())
+def test_a_decode_worker_behind_a_prefill_worker(timing: EngineTiming, rows: list[Row]) -> None:
+    # The prefill worker never lacks blocks here, so the decode worker cannot hold it up and each is stepped alone.
+    prefill, handoff = engine(batched=120, seqs=5), transfer()
+    prompts = [Request(arrival, isl, osl, hit) for arrival, isl, osl, hit in rows]
+    Stepwise(prefill, decodes=False).run(prompts)
+    requests = [Request(p.end_ms, p.isl, p.osl, p.hit, remote=True) for p in prompts]
+    slow = Stepwise(timing, handoff)
+    slow.run(requests)
+    run = finish(disaggregated(prefill, timing, handoff), rows)
+    _compare(requests, rows, run.ttft, run.end)
+    assert run.simulation.total("preempted") == slow.preempted

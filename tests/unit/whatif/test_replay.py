@@ -1,0 +1,224 @@
+"""A replay carries plans out within the budget, counts what they cost, and shows policies what a pod would see."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from planner.core.settings import PlannerSettings
+from planner.core.types import Known, Observation, Plan, Pool, Role, Sla, Unknown
+from planner.whatif.policies.base import Policy, Setting
+from planner.whatif.policies.static import Static
+from planner.whatif.replay import replay
+from planner.whatif.simulator.simulation import Engines, Finished
+from tests.engines import AGGREGATED, DECODE, PREFILL, HandTrace, Row, aggregated, disaggregated, engine, poisson
+
+NAMES = {AGGREGATED: "agg", PREFILL: "fill", DECODE: "dec"}
+STARTUP_S = 25.0
+
+
+def setting_of(engines: Engines, rows: list[Row], begin: Plan, max_gpus: int, startup_s: float = STARTUP_S) -> Setting:
+    pools: Mapping[Role, Pool] = {
+        role: Pool(NAMES[role], role, timing.gpus, 0, 64)
+        for role, timing in zip(engines.roles, engines.timing, strict=True)
+    }
+    return Setting(
+        engines=engines,
+        profiles={},
+        pools=pools,
+        settings=PlannerSettings(sla=Sla(ttft_ms=500.0, itl_ms=50.0), pools=tuple(pools.values()), max_gpus=max_gpus),
+        start=begin,
+        startup_s=startup_s,
+        routing="least_loaded",
+        trace=HandTrace(rows),
+    )
+
+
+class Scripted(Policy):
+    """Plans by tick; the last one stays. Keeps what it was shown."""
+
+    def __init__(self, plans: list[Plan], interval_s: float = 10.0) -> None:
+        self.interval_s = interval_s
+        self._plans = plans
+        self.seen: list[Observation] = []
+        self.times: list[float] = []
+
+    def decide(self, observation: Observation, now_s: float) -> Plan:
+        self.seen.append(observation)
+        self.times.append(now_s)
+        return self._plans[min(len(self.seen), len(self._plans)) - 1]
+
+
+def steady(span_s: float, gap_s: float = 0.5, isl: int = 100, osl: int = 10) -> list[Row]:
+    return [(float(t * 1000), isl, osl, 0) for t in np.arange(0.0, span_s + 1e-9, gap_s)]
+
+
+def test_gpu_hours_and_counts_by_hand() -> None:
+    # 2 workers of 2 GPUs; 4 are wanted at 10 s, 1 at 20 s: the two that start are cancelled and one idle one leaves.
+    policy = Scripted([{"agg": 4}, {"agg": 1}])
+    setting = setting_of(aggregated(engine(gpus=2)), steady(100.0, 10.0), {"agg": 2}, 64)
+    outcome = replay(setting, policy, "scripted")
+    worker_seconds = 100 + 20 + 2 * 10
+    assert outcome.gpu_hours == pytest.approx(2 * worker_seconds / 3600)
+    assert outcome.peak_gpus == 8
+    assert (outcome.scale_ups, outcome.scale_downs) == (1, 1)
+    assert outcome.span_s == 100.0
+    assert (outcome.requests, outcome.completed, outcome.unfinished) == (11, 11, 0)
+    assert outcome.attainment == 1.0
+    assert [dict(t.starting) for t in outcome.ticks[:3]] == [{"agg": 2}, {"agg": 0}, {"agg": 0}]
+    assert outcome.policy == "scripted"
+
+
+def test_workers_serve_after_their_start_up() -> None:
+    policy = Scripted([{"agg": 3}])
+    outcome = replay(setting_of(aggregated(engine()), steady(60.0), {"agg": 1}, 8), policy, "up")
+    assert [t.ready["agg"] for t in outcome.ticks[:4]] == [1, 1, 1, 3]
+    assert [t.starting["agg"] for t in outcome.ticks[:4]] == [2, 2, 2, 0]
+    # Starting ones count from the moment they are asked for.
+    assert outcome.gpu_hours == pytest.approx((60 + 2 * 50) / 3600)
+    assert outcome.scale_ups == 1
+
+
+def test_what_is_unfinished_does_not_attain() -> None:
+    # No worker at all: everything waits until the replay's patience ends.
+    outcome = replay(setting_of(aggregated(engine()), steady(20.0), {"agg": 0}, 8), Static({"agg": 0}), "none")
+    assert (outcome.requests, outcome.completed, outcome.failed, outcome.unfinished) == (41, 0, 0, 41)
+    assert outcome.attainment == outcome.ttft_attainment == outcome.itl_attainment == 0.0
+    assert outcome.gpu_hours == 0.0
+
+
+def test_what_fails_does_not_attain() -> None:
+    rows: list[Row] = [(0.0, 100, 10, 0), (10.0, 5000, 10, 0)]
+    outcome = replay(setting_of(aggregated(engine(capacity=1600)), rows, {"agg": 1}, 8), Static({"agg": 1}), "one")
+    assert (outcome.completed, outcome.failed, outcome.unfinished) == (1, 1, 0)
+    assert outcome.attainment == 0.5
+
+
+def test_an_empty_trace() -> None:
+    outcome = replay(setting_of(aggregated(engine()), [], {"agg": 1}, 8), Static({"agg": 1}), "empty")
+    assert (outcome.requests, outcome.completed, outcome.unfinished) == (0, 0, 0)
+    assert outcome.span_s == 0.0
+    assert outcome.gpu_hours == 0.0
+
+
+def test_a_fixed_fleet_is_there_from_the_first_second() -> None:
+    setting = setting_of(aggregated(engine(gpus=4)), steady(90.0), {"agg": 1}, 64)
+    outcome = replay(setting, Static({"agg": 3}), "static")
+    assert outcome.gpu_hours == pytest.approx(3 * 4 * 90 / 3600)
+    assert outcome.peak_gpus == 12
+    assert (outcome.scale_ups, outcome.scale_downs) == (0, 0)
+
+
+def test_draining_workers_hold_their_part_of_the_budget() -> None:
+    # Both workers decode for about a minute; one is drained, and until it is empty there is no GPU for prefill.
+    rows: list[Row] = [(float(i), 100, 10_000, 0) for i in range(4)] + [(200_000.0, 100, 1, 0)]
+    setting = setting_of(disaggregated(engine(), engine(kv_ms=0.0)), rows, {"fill": 1, "dec": 2}, 3, startup_s=5.0)
+    outcome = replay(setting, Scripted([{"fill": 2, "dec": 1}]), "swap")
+    held = [t.ready["fill"] + t.ready["dec"] + t.draining["dec"] + t.starting["fill"] for t in outcome.ticks]
+    assert max(held) == 3
+    assert outcome.ticks[0].draining["dec"] == 1
+    assert outcome.ticks[0].starting["fill"] == 0
+    assert outcome.ticks[-1].ready == {"fill": 2, "dec": 1}
+    assert outcome.peak_gpus == 3
+    assert outcome.completed == 5
+    # One pool went up and one down, each once, however long it took.
+    assert (outcome.scale_ups, outcome.scale_downs) == (1, 1)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12),
+    st.tuples(st.sampled_from([1, 2]), st.sampled_from([1, 4])),
+    st.integers(8, 20),
+    st.integers(0, 1000),
+)
+def test_the_budget_holds_at_every_tick(
+    plans: list[tuple[int, int]], gpus: tuple[int, int], budget: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = [
+        (float(t), int(i), int(o), 0)
+        for t, i, o in zip(
+            poisson(0.01, 400, seed), rng.integers(1, 2000, 400), rng.integers(1, 3000, 400), strict=True
+        )
+    ]
+    engines = disaggregated(engine(gpus=gpus[0]), engine(gpus=gpus[1], kv_ms=0.0))
+    setting = setting_of(engines, rows, {"fill": 1, "dec": 1}, budget, startup_s=7.0)
+    policy = Scripted([{"fill": p, "dec": d} for p, d in plans], interval_s=5.0)
+    outcome = replay(setting, policy, "scripted")
+    held = [
+        sum((t.ready[n] + t.starting[n] + t.draining[n]) * g for n, g in zip(("fill", "dec"), gpus, strict=True))
+        for t in outcome.ticks
+    ]
+    assert max(held) <= outcome.peak_gpus <= budget
+    for tick in outcome.ticks:
+        for name in ("fill", "dec"):
+            assert tick.ready[name] + tick.starting[name] <= tick.plan[name]
+    assert outcome.requests == 400
+    assert outcome.completed + outcome.failed + outcome.unfinished == 400
+    changes = np.diff(np.array([(1, 1), *(plans[min(i, len(plans) - 1)] for i in range(len(outcome.ticks)))]), axis=0)
+    assert outcome.scale_ups == (changes > 0).sum()
+    assert outcome.scale_downs == (changes < 0).sum()
+
+
+def test_what_a_policy_sees() -> None:
+    # 21 requests in the first interval, none in the second, then one that ends it.
+    rows = [*steady(10.0, 0.5), (25_000.0, 100, 1, 0)]
+    policy = Scripted([{"agg": 2}])
+    outcome = replay(setting_of(aggregated(engine()), rows, {"agg": 2}, 8), policy, "seen")
+    assert policy.times == [10.0, 20.0, 30.0]
+    first, second, third = policy.seen
+    assert [o.arrivals for o in policy.seen] == [Known(21), Known(0), Known(1)]
+    assert sum(t.arrivals for t in outcome.ticks) == 22
+    # Two arrivals in each second: no dispersion at all.
+    assert first.dispersion == Known(0.0)
+    assert isinstance(first.lengths, Known)
+    assert set(first.lengths.value.isl) == {100}
+    assert set(first.lengths.value.osl) == {10}
+    assert len(first.lengths.value) == 20
+    assert isinstance(first.ttft_ms, Known)
+    assert first.ttft_ms.value == pytest.approx(11.0)
+    assert first.attainment == Known(1.0)
+    # The request that arrived at 10 s ended in the second interval.
+    assert isinstance(second.lengths, Known)
+    assert len(second.lengths.value) == 1
+    assert isinstance(third.itl_ms, Unknown)
+    assert isinstance(third.pools, Known)
+    assert third.pools.value["agg"].ready == 2
+
+
+def test_no_completion_is_unknown_and_not_zero() -> None:
+    policy = Scripted([{"agg": 0}])
+    replay(setting_of(aggregated(engine()), steady(10.0), {"agg": 0}, 8), policy, "none")
+    first = policy.seen[0]
+    assert first.arrivals == Known(21)
+    for value in (first.lengths, first.ttft_ms, first.itl_ms, first.attainment):
+        assert isinstance(value, Unknown)
+
+
+def test_finished_requests_are_handed_out_once() -> None:
+    batches: list[Finished] = []
+    progress: list[float] = []
+    taken: Callable[[Finished], None] = batches.append
+    setting = setting_of(aggregated(engine()), steady(40.0), {"agg": 1}, 8)
+    outcome = replay(setting, Static({"agg": 1}), "static", on_finished=taken, on_progress=progress.append)
+    assert sum(len(b.arrival_ms) for b in batches) == outcome.completed == 81
+    assert progress == [60.0]
+
+
+def test_a_replay_repeats_itself() -> None:
+    rng = np.random.default_rng(11)
+    rows: list[Row] = [
+        (float(t), int(i), int(o), 0)
+        for t, i, o in zip(poisson(0.02, 2000, 12), rng.integers(1, 900, 2000), rng.integers(1, 300, 2000), strict=True)
+    ]
+
+    def once() -> dict[str, object]:
+        policy = Scripted([{"fill": 2, "dec": 3}, {"fill": 1, "dec": 1}, {"fill": 3, "dec": 2}])
+        setting = setting_of(disaggregated(engine(), engine()), rows, {"fill": 1, "dec": 1}, 8)
+        result = replay(setting, policy, "scripted").as_json()
+        return {k: v for k, v in result.items() if k not in ("wall_s", "simulated_requests_per_s")}
+
+    assert once() == once()
