@@ -116,6 +116,12 @@ def test_prefill_holds_its_blocks_until_the_hand_off_ends() -> None:
     assert run.end == exactly([moved + step, moved + 2 * step, third])
 
 
+def test_a_prompt_that_comes_during_a_hand_off_waits_for_its_end() -> None:
+    # The prefill worker holds one prompt; its hand-off lasts from 11.6 to 13.92 ms.
+    run = finish(disaggregated(engine(capacity=160), engine()), [(0.0, 160, 1, 0), (12.0, 160, 1, 0)])
+    assert run.end[1] == exactly(13.92 + 11.6 + 2.32 + 5.1 + 0.16)
+
+
 def test_a_full_decode_pool_stalls_prefill() -> None:
     # Decode seats one request of 100 steps; prefill holds one prompt.
     rows = [(float(i), 160, 100, 0) for i in range(3)]
