@@ -1,7 +1,7 @@
 """`decide`: from state, observation and time to a decision. The pod, a replay and the tests run this very code.
 
-Levels, best first: *model* sizes for the forecast; *reactive* (no demand is known, but queues are) only adds to saturated
-pools; *hold* keeps what is asked for; *last good* repeats the last plan because not even the supply is known.
+Levels, best first: *model* sizes for the forecast; *reactive* (no demand is known, but queues are) only adds to
+saturated pools; *hold* keeps what is asked for; *last good* repeats the last plan because not even the supply is known.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from planner.core.budget import fit_budget
+from planner.core.budget import fit_budget, gpus_of
 from planner.core.capacity import CapacityModel, UncertainRate
 from planner.core.demand import Demand, Lengths, merge_samples
 from planner.core.error_budget import account, next_target
 from planner.core.forecast import Forecast, predict, update
 from planner.core.settings import PlannerSettings
 from planner.core.sizing import Sizing, size
-from planner.core.stabilise import Memory, stabilise
+from planner.core.stabilise import Memory, remember, stabilise
 from planner.core.state import Decision, DemandUsed, PlannerState
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
 
@@ -35,7 +35,7 @@ def usable(reading: Known[T] | Unknown, stale_after_s: float) -> Known[T] | Unkn
     """The reading, or Unknown where its value is stale or not a number."""
     if isinstance(reading, Unknown):
         return reading
-    if reading.age_s > stale_after_s:
+    if not reading.age_s <= stale_after_s:  # an age that is not a number is no better than a great one
         return Unknown(f"stale: {reading.age_s:.0f} s old, {stale_after_s:.0f} s allowed", reading.age_s)
     if isinstance(reading.value, float | int) and not math.isfinite(reading.value):
         return Unknown(f"not a number: {reading.value}", reading.age_s)
@@ -61,6 +61,8 @@ class Planner:
         """
         settings = self.settings
         arrivals = usable(observation.arrivals, settings.stale_after_s)
+        if not 0 < observation.interval_s < math.inf:
+            arrivals = Unknown(f"an interval of {observation.interval_s} s has no rate")
         rate = arrivals.value / observation.interval_s if isinstance(arrivals, Known) else None
         state = self._learn(state, observation, rate, now_s)
         pools = usable(observation.pools, settings.stale_after_s)
@@ -146,21 +148,17 @@ class Planner:
             target=target,
         )
         wanted = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
-        reasons, clamps = self._sizing_reasons(sizing), []
+        reasons, clamps = self._sizing_reasons(sizing), list[str]()
 
         stale = now_s - (state.lengths_at_s or 0.0) > settings.lengths_stale_after_s
-        plan, memory = {}, {}
-        for name, count in wanted.items():
-            result = stabilise(settings.behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
-            plan[name], memory[name] = result.workers, result.memory
-            for rule in result.rules:
-                reasons.append(f"{name}:{rule}")
-                clamps.append(f"{name}: {count} wanted, {result.workers} by {rule.replace('_', ' ')}")
+        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
+        for name in plan:
             if stale and plan[name] < current[name]:
                 plan[name] = current[name]
                 reasons.append(f"{name}:lengths_stale")
                 clamps.append(f"{name}: not lowered, lengths are {now_s - (state.lengths_at_s or 0.0):.0f} s old")
         plan = dict(self._bounded(plan, wanted, reasons, clamps))
+        memory = self._remembered(memory, plan, current, now_s)
         reasons.extend(_moves(plan, current))
         decision = Decision(
             at_s=now_s,
@@ -231,6 +229,36 @@ class Planner:
             reasons.append("sla_not_reached_within_limits")
         return reasons
 
+    def _stabilised(
+        self,
+        state: PlannerState,
+        wanted: Plan,
+        current: Plan,
+        reasons: list[str],
+        clamps: list[str],
+        *,
+        now_s: float,
+    ) -> tuple[dict[str, int], dict[str, Memory]]:
+        """What the rules of scale-ups and scale-downs make of what is wanted; none holds a pool below its minimum."""
+        behaviour, plan, memory = self.settings.behaviour, {}, {}
+        for name, count in wanted.items():
+            result = stabilise(behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
+            plan[name], memory[name] = result.workers, result.memory
+            for rule in result.rules:
+                reasons.append(f"{name}:{rule}")
+                clamps.append(f"{name}: {count} wanted, {result.workers} by {rule.replace('_', ' ')}")
+            least = min(count, self.settings.pools_by_name[name].min_workers)
+            if plan[name] < least:
+                reasons.append(f"{name}:min_workers")
+                clamps.append(f"{name}: {plan[name]} after stabilisation, {least} is the minimum")
+                plan[name] = least
+        return plan, memory
+
+    def _remembered(self, memory: Mapping[str, Memory], plan: Plan, current: Plan, now_s: float) -> dict[str, Memory]:
+        """The memory with the changes that the plan makes in the end."""
+        behaviour = self.settings.behaviour
+        return {name: remember(behaviour, memory[name], plan[name] - current[name], now_s) for name in memory}
+
     def _bounded(self, plan: Plan, floor: Plan, reasons: list[str], clamps: list[str]) -> Plan:
         """Within every pool's maximum and within the budget; stabilisation may have held a pool above either."""
         pools = self.settings.pools_by_name
@@ -252,21 +280,26 @@ class Planner:
     def _idle(self, state: PlannerState, current: Plan, now_s: float) -> tuple[Decision, PlannerState]:
         """No request has come for a whole horizon and none ever completed: real zero traffic, down to the minimum."""
         wanted = {pool.name: pool.min_workers for pool in self.settings.pools}
-        plan, memory, reasons = {}, {}, ["no_traffic"]
-        for name, count in wanted.items():
-            result = stabilise(self.settings.behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
-            plan[name], memory[name] = result.workers, result.memory
-            reasons.extend(f"{name}:{rule}" for rule in result.rules)
-        plan = dict(self._bounded(plan, wanted, reasons, []))
+        reasons, clamps = ["no_traffic"], list[str]()
+        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
+        plan = dict(self._bounded(plan, wanted, reasons, clamps))
+        memory = self._remembered(memory, plan, current, now_s)
         decision = Decision(
-            now_s, Level.MODEL, plan, current, wanted, (*reasons, *_moves(plan, current)), "min_workers"
+            at_s=now_s,
+            level=Level.MODEL,
+            plan=plan,
+            current=current,
+            wanted=wanted,
+            reasons=(*reasons, *_moves(plan, current)),
+            limit="min_workers",
+            clamps=tuple(clamps),
         )
         return decision, replace(state, memory=memory, last_good=plan)
 
     def _without_demand(
         self, state: PlannerState, supply: Mapping[str, PoolState], current: Plan, why: str, now_s: float
     ) -> tuple[Decision, PlannerState]:
-        """No demand to size for: add to pools that are measurably saturated, lower none."""
+        """No demand to size for: add to pools that are measurably saturated or below their minimum, lower none."""
         settings = self.settings
         grown, saturated = dict(current), []
         measured = False
@@ -282,9 +315,20 @@ class Planner:
                 saturated.append(name)
         reasons = [f"{name}:saturated" for name in saturated]
         clamps: list[str] = []
-        plan = self._bounded(grown, current, reasons, clamps) if saturated else current
-        # Never below what is there, budget or not: without demand nothing justifies it.
-        plan = {name: max(count, min(current[name], grown[name])) for name, count in plan.items()}
+        for name, bounds in settings.pools_by_name.items():
+            if grown[name] < bounds.min_workers:
+                grown[name] = bounds.min_workers
+                reasons.append(f"{name}:min_workers")
+        capped = {name: min(count, settings.pools_by_name[name].max_workers) for name, count in grown.items()}
+        fitted = fit_budget(capped, current, settings.pools_by_name, settings.max_gpus)
+        # Never below what is there, maximum or budget or not: without demand nothing justifies it.
+        plan = {name: max(current[name], count) for name, count in fitted.plan.items()}
+        for name, count in plan.items():
+            if count < grown[name]:
+                reasons.append(f"{name}:budget")
+                clamps.append(f"{name}: {grown[name]} wanted, {count} by budget or maximum")
+        if gpus_of(plan, settings.pools_by_name) > settings.max_gpus:
+            reasons.append("over_budget_kept")
         level = Level.REACTIVE if measured else Level.HOLD
         decision = Decision(
             at_s=now_s,

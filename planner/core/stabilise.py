@@ -57,7 +57,7 @@ class Behaviour(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What stabilisation remembers of one pool: recommendations and changes, each as (time s, workers), oldest first."""
+    """What is remembered of one pool: recommendations and changes, each as (time s, workers), oldest first."""
 
     recommended: tuple[tuple[float, int], ...] = ()
     changed: tuple[tuple[float, int], ...] = ()
@@ -65,7 +65,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Stabilised:
-    """The count to ask for, the memory for the next tick, and the rules that changed the count."""
+    """The count to ask for, the memory for the next tick, and the rules that changed the count.
+
+    The memory does not hold the change itself: what is asked for in the end may be less. `remember` adds it.
+    """
 
     workers: int
     memory: Memory
@@ -83,18 +86,17 @@ def stabilise(behaviour: Behaviour, memory: Memory, current: int, wanted: int, a
         at_s: now.
     """
     keep = max(behaviour.up.window_s, behaviour.down.window_s)
-    recommended = tuple(entry for entry in memory.recommended if at_s - entry[0] <= keep)
-    recommended = (*recommended, (at_s, wanted))
+    # As the HPA does: at first, what is asked for already stands for the recommendations that were not seen. Without
+    # it a restart would scale down on a single interval.
+    before = memory.recommended or ((at_s, current),)
+    before = tuple(entry for entry in before if at_s - entry[0] <= keep)
     rules: list[str] = []
 
-    low = min(n for t, n in recommended if at_s - t <= behaviour.up.window_s)
-    high = max(n for t, n in recommended if at_s - t <= behaviour.down.window_s)
+    def within(window_s: float) -> list[int]:
+        return [wanted, *(n for t, n in before if window_s > 0 and at_s - t <= window_s)]
+
     # As the HPA does: up only as far as the whole up-window asked, down only as far as the whole down-window allows.
-    count = current
-    if count < low:
-        count = low
-    if count > high:
-        count = high
+    count = min(max(current, min(within(behaviour.up.window_s))), max(within(behaviour.down.window_s)))
     if count != wanted:
         rules.append("up_window" if wanted > current else "down_window")
 
@@ -107,11 +109,16 @@ def stabilise(behaviour: Behaviour, memory: Memory, current: int, wanted: int, a
         rules.append("up_policy" if count > current else "down_policy")
         count = bounded
 
+    return Stabilised(count, replace(memory, recommended=(*before, (at_s, wanted))), tuple(rules))
+
+
+def remember(behaviour: Behaviour, memory: Memory, change: int, at_s: float) -> Memory:
+    """Add a change of workers that was asked for, in the end, and forget those that no policy looks back to."""
     longest = max((p.period_s for d in (behaviour.up, behaviour.down) for p in d.policies), default=0.0)
     changed = tuple(entry for entry in memory.changed if at_s - entry[0] < longest)
-    if count != current and longest > 0:
-        changed = (*changed, (at_s, count - current))
-    return Stabilised(count, replace(memory, recommended=recommended, changed=changed), tuple(rules))
+    if change != 0 and longest > 0:
+        changed = (*changed, (at_s, change))
+    return replace(memory, changed=changed)
 
 
 def _bound_rate(side: Direction, changed: tuple[tuple[float, int], ...], current: int, count: int, at_s: float) -> int:
