@@ -1,7 +1,8 @@
 """The closed form: attainment of a pool from queueing formulas, in microseconds, each term of which can be explained.
 
-Prefill takes all that waits into its next batch, up to the token budget: gated service. A request that finds every worker
-busy waits for the rest of a running batch and then shares the next one; one that finds an idle worker is served alone.
+Prefill takes all that waits into its next batch, up to the token budget: gated service. A request that finds every
+worker busy waits for the rest of a running batch and then shares the next one; one that finds an idle worker is served
+alone.
 Decode is processor sharing: by Little's law the running batch n solves n = rate * OSL * ITL(n) per worker, and its
 fluctuation around n decides which requests stay within the ITL limit. Every term moves one way with load, with workers
 and with the SLA, so that the sums do too.
@@ -133,8 +134,8 @@ class LengthFacts:
     def batching(self) -> tuple[float, Array]:
         """What a batch of prompts costs beside them, ms, and what each sample adds to it, ms.
 
-        A secant of L over the tokens that iterations hold, from one mean prompt to `TYPICAL_BATCH` of them: the table is
-        concave there, and a chord through the origin would charge every prompt the price of the first one. Prompts
+        A secant of L over the tokens that iterations hold, from one mean prompt to `TYPICAL_BATCH` of them: the table
+        is concave there, and a chord through the origin would charge every prompt the price of the first one. Prompts
         longer than the token budget run in chunks, from about half a budget to one more.
         """
         engine, lengths = self.fill_engine, self.lengths
@@ -182,17 +183,19 @@ class ClosedFormEvaluator:
             return self._predict_aggregated(workers[Role.AGGREGATED])
         decode = self._of_decode(workers[Role.DECODE])
         prefill = self._of_prefill(workers[Role.PREFILL])
-        # The first token comes with the first decode iteration after the one that runs when the KV arrives.
-        after = self.facts.transfer_ms + 1.5 * decode.itl_ms
+        # The first token comes with the first decode iteration after the one that runs, if any, when the KV arrives.
+        after = self.facts.transfer_ms + (1.0 + _half_of_running(decode)) * decode.itl_ms
         ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else _none(after)
         use = {Role.PREFILL: prefill.utilisation, Role.DECODE: decode.utilisation}
-        return self._joint(ttft, decode.within, use, decode.itl_ms, _mean_ttft(prefill, after))
+        possible_ttft, possible_itl = self._possible
+        return self._joint(
+            ttft * possible_ttft, decode.within * possible_itl, use, decode.itl_ms, _mean_ttft(prefill, after)
+        )
 
     def ceiling(self) -> Prediction:
         """Each request alone on an idle worker."""
         ttft, itl = self.facts.alone
-        within_ttft = (ttft <= self.sla.ttft_ms).astype(np.float64)
-        within_itl = (itl <= self.sla.itl_ms).astype(np.float64)
+        within_ttft, within_itl = self._possible
         use = dict.fromkeys(self.model.engines, 0.0)
         return self._joint(within_ttft, within_itl, use, float(itl.mean()), float(ttft.mean()))
 
@@ -222,6 +225,12 @@ class ClosedFormEvaluator:
             itl_ms=itl_ms,
             ttft_ms=ttft_ms,
         )
+
+    @cached_property
+    def _possible(self) -> tuple[Array, Array]:
+        """Which samples are within the TTFT and the ITL limit when alone: mean contexts know nothing of the longest."""
+        ttft, itl = self.facts.alone
+        return (ttft <= self.sla.ttft_ms).astype(np.float64), (itl <= self.sla.itl_ms).astype(np.float64)
 
     @cached_property
     def _dispersion(self) -> float:
@@ -316,13 +325,16 @@ class ClosedFormEvaluator:
         # A prompt's iteration carries the running decodes along.
         step = float(engine.iteration_ms(decode.batch, decode.batch * self.facts.context[0]))
         prefill = self._cycle(workers, max(0.0, step - engine.floor_ms))
-        ttft = _within(prefill, np.full_like(prefill.alone_ms, self.sla.ttft_ms - 0.5 * step))
+        rest = _half_of_running(decode) * step
+        ttft = _within(prefill, np.full_like(prefill.alone_ms, self.sla.ttft_ms - rest))
         osl = self.demand.lengths.osl
         met = rate * osl * decode.itl_ms  # prompts that a request meets while it decodes
         delay = np.sqrt(met * (prompt**2 + float(marginal.var()))) / np.maximum(osl - 1.0, 1.0)
         itl = decode.within * np.where(osl > 1, _chance(self.sla.itl_ms - decode.itl_ms, delay + 1e-9), 1.0)
         use = {Role.AGGREGATED: max(decode.utilisation, rate * prompt)}
-        return self._joint(ttft, itl, use, decode.itl_ms, _mean_ttft(prefill, np.full_like(osl, 0.5 * step)))
+        possible_ttft, possible_itl = self._possible
+        mean_ttft = _mean_ttft(prefill, np.full_like(osl, rest))
+        return self._joint(ttft * possible_ttft, itl * possible_itl, use, decode.itl_ms, mean_ttft)
 
 
 def _crossing(x: Array, y: Array, above: int) -> float:
@@ -331,6 +343,11 @@ def _crossing(x: Array, y: Array, above: int) -> float:
         return float(max(0.0, x[0] - y[0]))
     x0, x1, y0, y1 = x[above - 1], x[above], y[above - 1], y[above]
     return float(x0 + (x1 - x0) * (-y0) / (y1 - y0))
+
+
+def _half_of_running(decode: _Decode) -> float:
+    """Half an iteration, the mean rest of one, times the chance that one runs (a Poisson batch is not empty)."""
+    return -0.5 * float(np.expm1(-decode.batch))
 
 
 def _chance(margin: Array | float, deviation: Array) -> Array:
