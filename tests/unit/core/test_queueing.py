@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.queueing import average_of_process, busy_share, erlang_c, gated_cycle
@@ -23,6 +23,7 @@ def test_erlang_c_of_the_textbook(servers: int, offered: float, expected: float)
     assert erlang_c(servers, offered) == pytest.approx(expected, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.floats(0.01, 0.99))
 def test_erlang_c_by_its_definition(servers: int, load: float) -> None:
     offered = load * servers
@@ -41,6 +42,7 @@ def test_erlang_c_at_its_limits() -> None:
     assert 0.0 < erlang_c(2000, 1950.0) < 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.floats(0.01, 0.98), st.floats(0.001, 0.5))
 def test_erlang_c_rises_with_load_and_falls_with_servers(servers: int, load: float, more: float) -> None:
     offered = load * servers
@@ -61,6 +63,7 @@ def test_gated_cycle_by_hand() -> None:
     assert batch == pytest.approx(1.1559, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-4, 1.0), st.floats(0.0, 50.0), st.floats(0.01, 0.99))
 def test_gated_cycle_is_its_own_fixed_point(rate: float, fixed: float, load: float) -> None:
     marginal = load / rate
@@ -82,6 +85,7 @@ def test_gated_cycle_at_its_limits() -> None:
     assert cycle == pytest.approx(10.0 / (1 - 0.98), rel=1e-3)
 
 
+@settings(deadline=None)
 @given(st.floats(0.0, 0.9), st.floats(0.001, 0.09), st.floats(0.1, 50.0))
 def test_gated_cycle_rises_with_rate(load: float, more: float, fixed: float) -> None:
     marginal = 2.0
@@ -98,6 +102,7 @@ def test_busy_share() -> None:
 
 
 @NOT_YET
+@settings(deadline=None)
 @given(st.floats(1e-4, 1.0), st.floats(0.1, 50.0), st.floats(0.01, 0.95))
 def test_a_gated_server_serves_what_comes(rate: float, fixed: float, load: float) -> None:
     """Batches of n, one a cycle, during the busy share of the time: that is the rate again."""
