@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +19,9 @@ TableName = Literal["prefill", "decode", "mixed", "transfer"]
 _Count = Annotated[int, Field(gt=0, le=10**12)]
 _Positive = Annotated[float, Field(gt=0)]
 _Text = Annotated[str, Field(min_length=1)]
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -153,24 +157,34 @@ def load_json(text: str, source: Path) -> Any:
         raise InputError(f"not JSON that can be read: {error}", source=source) from None
 
 
-def parse_model(model: type[ProfileMeta], data: Any, source: Path) -> ProfileMeta:
-    """Validate `data` and turn the first problem into an InputError that names file and field."""
+def parse_model(
+    model: type[M], data: Any, source: Path | str, line_of: Callable[[tuple[int | str, ...]], int | None] | None = None
+) -> M:
+    """Validate `data` and turn the first problem into an InputError that names file and field.
+
+    Args:
+        model: what the data must be.
+        data: as read.
+        source: the file, for the error.
+        line_of: the line of a path of keys in the file, where the format knows lines.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=True)[0]
         field = ".".join(str(part) for part in problem["loc"])
+        line = line_of(problem["loc"]) if line_of is not None else None
         if problem["type"] == "extra_forbidden":
             known = _fields_at(model, problem["loc"][:-1])
             close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
             hint = f"did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"unknown field; {hint}".rstrip("; "), source=source, field=field) from None
+            raise InputError(f"unknown field; {hint}".rstrip("; "), source=source, line=line, field=field) from None
         if problem["type"] == "missing":
-            raise InputError("missing", source=source, field=field) from None
+            raise InputError("missing", source=source, line=line, field=field) from None
         value = repr(problem["input"])
         value = value if len(value) <= 60 else value[:57] + "..."
         message = problem["msg"].removeprefix("Input should be ")
-        raise InputError(f"is {value}", expected=message, source=source, field=field or None) from None
+        raise InputError(f"is {value}", expected=message, source=source, line=line, field=field or None) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,10 @@ class Profile:
     path: Path
     meta: ProfileMeta
     samples: Mapping[TableName, Samples]
+
+    def __reduce__(self) -> tuple[Callable[[Path], Profile], tuple[Path]]:
+        """Other processes read the folder again: its read-only columns and cached tables do not travel."""
+        return load_profile, (self.path,)
 
     @cached_property
     def roofline(self) -> Roofline | None:

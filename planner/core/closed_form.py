@@ -201,11 +201,13 @@ class ClosedFormEvaluator:
 
     def nearest(self) -> Sla:
         """The SLA closest to the asked one whose attainment some number of workers can reach."""
+        if self.ceiling().attainment >= self.sla.attainment:
+            return self.sla
         ttft, itl = self.facts.alone
         for share in np.linspace(self.sla.attainment, 1.0, 51):
             near = Sla(
-                ttft_ms=max(self.sla.ttft_ms, float(np.quantile(ttft, share))),
-                itl_ms=max(self.sla.itl_ms, float(np.quantile(itl, share))),
+                ttft_ms=max(self.sla.ttft_ms, float(np.quantile(ttft, share, method="inverted_cdf"))),
+                itl_ms=max(self.sla.itl_ms, float(np.quantile(itl, share, method="inverted_cdf"))),
                 attainment=self.sla.attainment,
             )
             if float(np.mean((ttft <= near.ttft_ms) & (itl <= near.itl_ms))) >= self.sla.attainment:

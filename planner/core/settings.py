@@ -10,25 +10,13 @@ from planner.core.stabilise import Behaviour
 from planner.core.types import Pool, Sla
 
 
-class PlannerSettings(BaseModel):
-    """Settings of `decide` for one graph."""
+class Tuning(BaseModel):
+    """What holds for any graph: how fast, how cautious, how smooth."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sla: Sla
-    """Limits on TTFT and ITL in ms, and the share of requests that must keep both."""
-
-    pools: tuple[Pool, ...]
-    """The pools that are scaled, one per role: prefill and decode, or aggregated."""
-
-    max_gpus: int = Field(ge=1)
-    """GPUs that the graph may hold at any moment, starting and terminating workers included."""
-
     interval_s: float = Field(default=10.0, gt=0)
     """Seconds between ticks. Well below a start-up time, well above the time of a tick."""
-
-    lead_time_s: float = Field(default=30.0, ge=0)
-    """Seconds from asking for a worker to its first token served. Measured where possible; p90, not the mean."""
 
     confidence: float = Field(default=0.5, ge=0.5, lt=1)
     """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence) share.
@@ -69,6 +57,22 @@ class PlannerSettings(BaseModel):
 
     reactive_growth: float = Field(default=0.25, gt=0, le=1)
     """Without a forecast: share of the present workers by which a saturated pool grows, at least one."""
+
+
+class PlannerSettings(Tuning):
+    """Settings of `decide` for one graph."""
+
+    sla: Sla
+    """Limits on TTFT and ITL in ms, and the share of requests that must keep both."""
+
+    pools: tuple[Pool, ...]
+    """The pools that are scaled, one per role: prefill and decode, or aggregated."""
+
+    max_gpus: int = Field(ge=1)
+    """GPUs that the graph may hold at any moment, starting and terminating workers included."""
+
+    lead_time_s: float = Field(default=30.0, ge=0)
+    """Seconds from asking for a worker to its first token served. Measured where possible; p90, not the mean."""
 
     @property
     def pools_by_name(self) -> dict[str, Pool]:

@@ -149,9 +149,7 @@ class _Line:
             return
         need = int(bucket.max()) + 1
         if need > len(self._counts):
-            more = np.zeros(
-                (max(need, 2 * len(self._counts)) - len(self._counts), _LINE_BINS), dtype=np.int32
-            )
+            more = np.zeros((max(need, 2 * len(self._counts)) - len(self._counts), _LINE_BINS), dtype=np.int32)
             self._counts = np.concatenate([self._counts, more])
         place = np.log(np.maximum(values_ms, _LINE_SMALLEST) / _LINE_SMALLEST) / np.log(_LINE_GROWTH)
         np.add.at(self._counts, (bucket, np.minimum(place.astype(np.int64), _LINE_BINS - 1)), 1)

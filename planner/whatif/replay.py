@@ -198,10 +198,9 @@ def _observe(
     if len(ttft) == 0:
         none = Unknown("no request completed in the interval")
         lengths: Known[LengthSample] | Unknown = none
-        return Observation(
-            interval_s, Known(arrived), dispersion, lengths, Known(actuator.pools()), none, none, none
-        )
-    decoded = itl[~np.isnan(itl)]
+        return Observation(interval_s, Known(arrived), dispersion, lengths, Known(actuator.pools()), none, none, none)
+    has_itl = ~np.isnan(itl)
+    decoded, gaps = itl[has_itl], window.column("osl")[has_itl] - 1.0
     within = (ttft <= setting.sla.ttft_ms) & (np.isnan(itl) | (itl <= setting.sla.itl_ms))
     share = setting.sla.attainment
     return Observation(
@@ -213,6 +212,8 @@ def _observe(
         ttft_ms=Known(float(np.quantile(ttft, share))),
         itl_ms=Known(float(np.quantile(decoded, share))) if len(decoded) else Unknown("no second token"),
         attainment=Known(float(within.mean())),
+        mean_ttft_ms=Known(float(ttft.mean())),
+        mean_itl_ms=Known(float(np.average(decoded, weights=gaps))) if len(decoded) else Unknown("no second token"),
     )
 
 

@@ -26,6 +26,7 @@ class Setting:
         startup_s: from asking for a worker to its readiness.
         routing: of the gateway.
         trace: the trace itself. Only the clairvoyant policy may read it.
+        sources: every profile that the engines were built from.
     """
 
     engines: Engines
@@ -36,6 +37,7 @@ class Setting:
     startup_s: float
     routing: Routing
     trace: Trace
+    sources: tuple[Profile, ...] = ()
 
     @property
     def sla(self) -> Sla:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from planner.core.capacity import CapacityModel
 from planner.core.decide import Planner
 from planner.core.state import Decision, PlannerState
 from planner.core.types import Observation, Plan
+from planner.whatif.capacity_models import capacity_model
 from planner.whatif.policies.base import Policy, Setting
+from planner.whatif.policies.options import positive, split_options, unknown
+from profiler.errors import InputError
 
 
 class Ours(Policy):
@@ -17,7 +21,7 @@ class Ours(Policy):
     Args:
         setting: of the replay.
         capacity: the capacity model to size with.
-        on_decision: receives the state before each tick, the observation and the decision.
+        on_decision: receives the state before each tick, the observation and the decision; may be set later.
     """
 
     def __init__(
@@ -27,14 +31,45 @@ class Ours(Policy):
         on_decision: Callable[[PlannerState, Observation, Decision], None] | None = None,
     ) -> None:
         self.interval_s = setting.settings.interval_s
+        self.settings = setting.settings
+        self.capacity = capacity
         self._planner = Planner(setting.settings, capacity)
         self._state = PlannerState()
-        self._on_decision = on_decision
+        self.on_decision = on_decision
 
     def decide(self, observation: Observation, now_s: float) -> Plan:
         """The plan of one tick."""
         before = self._state
         decision, self._state = self._planner.decide(before, observation, now_s)
-        if self._on_decision is not None:
-            self._on_decision(before, observation, decision)
+        if self.on_decision is not None:
+            self.on_decision(before, observation, decision)
         return decision.plan
+
+
+#: Settings that `planner:key=value` may change, for comparing variants side by side.
+OPTIONS = ("confidence", "interval_s", "lead_time_s", "down_window_s", "capacity")
+
+
+def parse(options: str, setting: Setting) -> Ours:
+    """`planner`, or with options such as `planner:confidence=0.9,interval_s=5,capacity=simulator`.
+
+    Raises:
+        InputError: an option that there is not, or a value that it cannot have.
+    """
+    settings, capacity = setting.settings, "closed-form"
+    for key, value in split_options(options):
+        if key not in OPTIONS:
+            raise unknown("planner", key, value, ", ".join(f"{name}=…" for name in OPTIONS))
+        if key == "capacity":
+            capacity = value or ""
+            continue
+        number = positive("planner", key, value)
+        if key == "confidence" and not 0.5 <= number < 1:
+            raise InputError(f"planner: confidence is {number:g}", expected="from 0.5 to below 1", field="--policy")
+        if key == "down_window_s":
+            down = settings.behaviour.down.model_copy(update={"window_s": number})
+            settings = settings.model_copy(update={"behaviour": settings.behaviour.model_copy(update={"down": down})})
+        else:
+            settings = settings.model_copy(update={key: number})
+    model = capacity_model(capacity, setting.engines, setting.routing)
+    return Ours(replace(setting, settings=settings), model)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from planner.core.types import Observation, Plan
-from planner.whatif.policies.base import Policy
+import re
+from collections.abc import Mapping
+
+from planner.core.types import Observation, Plan, Pool, Role
+from planner.whatif.policies.base import Policy, Setting
+from profiler.errors import InputError
+
+_DISAGGREGATED = re.compile(r"(\d{1,4})p(\d{1,4})d")
+_AGGREGATED = re.compile(r"(\d{1,4})a")
 
 
 class Static(Policy):
@@ -21,3 +28,36 @@ class Static(Policy):
     def decide(self, observation: Observation, now_s: float) -> Plan:  # noqa: ARG002 - that it ignores both is the point
         """Always the same."""
         return self._plan
+
+
+def parse(options: str, setting: Setting) -> Static:
+    """`static:3p4d` or `static:2a`.
+
+    Raises:
+        InputError: not a layout, one of another kind of graph, or one beyond the budget.
+    """
+    plan = parse_layout(options, setting.pools, "--policy")
+    gpus = sum(plan[pool.name] * pool.gpus_per_worker for pool in setting.pools.values())
+    if gpus > setting.settings.max_gpus:
+        limit = f"at most {setting.settings.max_gpus} GPUs (--max-gpus)"
+        raise InputError(f"static:{options} takes {gpus} GPUs", expected=limit, field="--policy")
+    return Static(plan)
+
+
+def parse_layout(text: str, pools: Mapping[Role, Pool], field: str) -> Plan:
+    """`3p4d` or `2a` as workers by pool name.
+
+    Raises:
+        InputError: not a layout, or one of another kind of graph; names `field`.
+    """
+    aggregated = Role.AGGREGATED in pools
+    match = (_AGGREGATED if aggregated else _DISAGGREGATED).fullmatch(text)
+    if match is None:
+        right = "a count of aggregated workers such as 2a" if aggregated else "prefill and decode workers such as 3p4d"
+        raise InputError(f"{text!r} is not a layout of this graph", expected=right, field=field)
+    return {pool.name: int(count) for pool, count in zip(pools.values(), match.groups(), strict=True)}
+
+
+def counts_of(plan: Plan, pools: Mapping[Role, Pool]) -> tuple[int, ...]:
+    """The counts of a plan in the order of the graph's roles."""
+    return tuple(plan[pool.name] for pool in pools.values())

@@ -20,12 +20,10 @@ R = TypeVar("R")
 
 
 def _cache_folder() -> Path | None:
-    """The folder for compiled code, made if it is not there; None where none can be written."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    """The folder for compiled code (`simulation.py` is not compiled), made if it is not there; None where none can be written."""
+    sources = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.name != "simulation.py"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    base = (
-        os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    )
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(base) / "plimsoll" / f"kernel-{digest}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,7 @@ def advance(s: Sim, until_ms: float, arrival: F, isl: I, osl: I, hit: I, last_ch
             now, kind = s.transfers[0].key, 1
         if following < chunk and arrival[following] < now:
             now, kind = arrival[following], 2
-        if now > until_ms:
+        if now > until_ms or now == NEVER:
             s.totals[0].clock = until_ms
             return REACHED
         s.totals[0].clock = now

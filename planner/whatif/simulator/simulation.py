@@ -159,9 +159,9 @@ class Simulation:
         s.workers["state"][w] = st.STARTING
         s.workers["event"][w] = max(ready_ms, s.totals["clock"][0])
         s.workers["born"][w] = s.totals["clock"][0]
-        s.workers["iteration"][w] = s.workers["kv"][w] = s.workers["blocks"][w] = s.workers["seats"][
-            w
-        ] = s.workers["in_flight"][w] = 0
+        s.workers["iteration"][w] = s.workers["kv"][w] = s.workers["blocks"][w] = s.workers["seats"][w] = s.workers[
+            "in_flight"
+        ][w] = 0
         s.workers["seg_steps"][w] = s.workers["wait_count"][w] = s.workers["heap_count"][w] = 0
         s.phase[w] = 0
         s.totals["workers"][0] = max(s.totals["workers"][0], w + 1)

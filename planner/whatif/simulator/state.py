@@ -44,9 +44,7 @@ SECONDS = 4096
 
 
 def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
-    return np.dtype(
-        [(name, np.int64) for name in integers.split()] + [(name, np.float64) for name in floats.split()]
-    )
+    return np.dtype([(name, np.int64) for name in integers.split()] + [(name, np.float64) for name in floats.split()])
 
 
 #: One per pool. `cursor` is where the gateway's next choice starts; `worker_ms` the time of workers that are gone;
@@ -197,6 +195,4 @@ def with_more_workers(sim: Sim) -> Sim:
     workers["event"][old:] = NEVER
     lists = _grown(sim.lists, POOLS + 2 * old)
     lists[POOLS + old :] = NONE
-    return sim._replace(
-        workers=workers, lists=lists, heap=_grown(sim.heap, 2 * old), phase=_grown(sim.phase, 2 * old)
-    )
+    return sim._replace(workers=workers, lists=lists, heap=_grown(sim.heap, 2 * old), phase=_grown(sim.phase, 2 * old))

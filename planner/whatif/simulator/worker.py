@@ -105,9 +105,7 @@ def leave(s: Sim, w: int, place: int) -> int:
     block = s.engines[worker.pool].block
     s.phase[w, (s.requests[slot].joined - s.requests[slot].context) % block] -= 1
     worker.kv -= context
-    worker.blocks -= (
-        s.requests[slot].blocks + blocks_for(context, block) - blocks_for(s.requests[slot].context, block)
-    )
+    worker.blocks -= s.requests[slot].blocks + blocks_for(context, block) - blocks_for(s.requests[slot].context, block)
     worker.seats -= 1
     heap_remove(s.heap[w], place, worker.heap_count)
     worker.heap_count -= 1
@@ -194,8 +192,7 @@ def _free_blocks(s: Sim, w: int) -> None:
         last = _last_admitted(s, w)
         filling = s.lists[w + POOLS, FILL, HEAD]
         if filling != NONE and (
-            worker.heap_count == 1
-            or s.requests[filling].sequence > s.requests[s.heap[w, last].slot].sequence
+            worker.heap_count == 1 or s.requests[filling].sequence > s.requests[s.heap[w, last].slot].sequence
         ):
             _preempt_held(s, w, pop(s, w + POOLS, FILL))
         elif worker.heap_count == 1 and s.lists[w + POOLS, JOIN, HEAD] != NONE:
@@ -236,10 +233,7 @@ def admit_remote(s: Sim, w: int, now: float) -> None:
         if s.requests[slot].source == NONE:
             return  # preempted here: it is recomputed as a prompt
         need = blocks_for(s.requests[slot].isl, block)
-        if (
-            worker.seats >= s.engines[DECODE].max_seqs
-            or worker.blocks + need > free
-        ):
+        if worker.seats >= s.engines[DECODE].max_seqs or worker.blocks + need > free:
             return
         pop(s, w + POOLS, WAIT)
         worker.wait_count -= 1
@@ -266,10 +260,7 @@ def _schedule_prompts(s: Sim, w: int, budget: int) -> float:
             if slot == NONE or s.requests[slot].source != NONE:
                 break
             need = blocks_for(s.requests[slot].prompt, s.engines[pool].block)
-            if (
-                worker.seats >= s.engines[pool].max_seqs
-                or worker.blocks + need > free
-            ):
+            if worker.seats >= s.engines[pool].max_seqs or worker.blocks + need > free:
                 break
             pop(s, w + POOLS, WAIT)
             worker.wait_count -= 1
@@ -322,9 +313,7 @@ def begin_segment(s: Sim, w: int, now: float) -> None:
         worker.seg_steps, worker.seg_first, worker.seg_growth = 1, prompts + extra, 0.0
     elif running > 0:
         worker.seg_first = _decode_ms(s, w, pool, running)
-        worker.seg_steps = (
-            1 if s.lists[w + POOLS, FRESH, HEAD] != NONE else _segment_length(s, w, pool, running)
-        )
+        worker.seg_steps = 1 if s.lists[w + POOLS, FRESH, HEAD] != NONE else _segment_length(s, w, pool, running)
         place = min(int(worker.kv / s.engines[pool].kv_step), s.decode_ms.shape[2] - 2)
         rise = s.decode_ms[pool, running, place + 1] - s.decode_ms[pool, running, place]
         worker.seg_growth = rise / s.engines[pool].kv_step * running

@@ -96,9 +96,7 @@ PRESETS: dict[str, GeneratorSpec] = {
 """One line per workload."""
 
 _KEYS = [
-    name
-    for name, field in GeneratorSpec.model_fields.items()
-    if field.annotation in (int, float) and name != "name"
+    name for name, field in GeneratorSpec.model_fields.items() if field.annotation in (int, float) and name != "name"
 ]
 
 

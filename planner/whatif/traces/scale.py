@@ -110,9 +110,7 @@ class _Thinned(_RateScaled):
     def chunks(self) -> Iterator[TraceChunk]:
         """Yields the requests; see `Trace.chunks`."""
         blocks = self._blocks(CHUNK_REQUESTS)
-        return rechunk(
-            block.take(np.flatnonzero(rng.random(len(block)) < self._scale)) for block, rng in blocks
-        )
+        return rechunk(block.take(np.flatnonzero(rng.random(len(block)) < self._scale)) for block, rng in blocks)
 
 
 class _Multiplied(_RateScaled):

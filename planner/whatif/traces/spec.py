@@ -115,9 +115,7 @@ class GeneratorSpec(BaseModel):
 
     isl: LengthSpec = LengthSpec(modes=(LengthMode(weight=1, median_tokens=800, sigma=0.9),))
     """Input lengths, in tokens."""
-    osl: LengthSpec = LengthSpec(
-        modes=(LengthMode(weight=1, median_tokens=160, sigma=0.8),), max_tokens=16_384
-    )
+    osl: LengthSpec = LengthSpec(modes=(LengthMode(weight=1, median_tokens=160, sigma=0.8),), max_tokens=16_384)
     """Output lengths, in tokens."""
     length_correlation: float = Field(default=0.0, ge=-1, le=1)
     """Correlation of the logarithms of input and output length within the modes."""

@@ -49,9 +49,7 @@ def concatenate(chunks: Iterable[TraceChunk]) -> TraceChunk:
     parts = list(chunks)
     if not parts:
         return empty_chunk()
-    return TraceChunk(
-        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(TraceChunk))
-    )
+    return TraceChunk(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(TraceChunk)))
 
 
 class Trace(ABC):

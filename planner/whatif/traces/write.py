@@ -27,9 +27,7 @@ def write_csv(trace: Trace, path: Path) -> int:
             file.write("arrival_s,isl,osl,prefix_hit_tokens\n")
             for chunk in trace.chunks():
                 columns = [chunk.arrival_s, chunk.isl, chunk.osl, chunk.prefix_hit_tokens]
-                pd.DataFrame(dict(enumerate(columns))).to_csv(
-                    file, header=False, index=False, lineterminator="\n"
-                )
+                pd.DataFrame(dict(enumerate(columns))).to_csv(file, header=False, index=False, lineterminator="\n")
                 requests += len(chunk)
         part.replace(path)
     except OSError as error:

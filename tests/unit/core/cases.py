@@ -20,6 +20,8 @@ from tests.engines import engine, transfer
 
 PREFILL, DECODE, AGGREGATED = Role.PREFILL, Role.DECODE, Role.AGGREGATED
 
+GONE = Unknown("the exporter is down")
+
 SLA = Sla(ttft_ms=500.0, itl_ms=50.0, attainment=0.95)
 
 H200 = Path(__file__).parents[3] / "profiling_results" / "llama-3.1-8b-instruct-fp8" / "h200-sxm" / "vllm-unknown"

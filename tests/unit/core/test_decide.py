@@ -13,6 +13,7 @@ from planner.core.state import Decision, PlannerState
 from planner.core.types import Known, LengthSample, Level, Observation, PoolState, Sla, Unknown
 from tests.unit.core.cases import (
     AGGREGATED,
+    GONE,
     SLA,
     h200_aggregated,
     pair,
@@ -26,7 +27,6 @@ from tests.unit.core.cases import (
 )
 
 NAN, INF = math.nan, math.inf
-GONE = Unknown("the exporter is down")
 
 #: 300 requests/s of 1000 + 100 tokens: six prefill workers and more, and two or three for decode.
 BUSY = 3000

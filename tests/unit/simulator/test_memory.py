@@ -55,6 +55,15 @@ def test_a_hand_off_is_not_given_the_block_that_the_running_batch_takes_next() -
     assert run.simulation.total("preempted") == 0
 
 
+def test_what_was_handed_over_waits_for_the_block_of_its_first_token() -> None:
+    # B's 16 tokens fill their block, and its first token needs the one that A's 20 tokens have in part.
+    rows = [(0.0, 20, 5, 0), (5.0, 16, 1, 0)]
+    run = finish(disaggregated(engine(), engine(capacity=48, kv_ms=0.0), transfer(0.0, 0.0)), rows)
+    a_done = 10.2 + 5 * 5.1
+    assert run.end == exactly([a_done, a_done + 5.1])
+    assert run.simulation.total("preempted") == 0
+
+
 def test_the_last_admitted_is_preempted_and_recomputed() -> None:
     # Three blocks. A: 20 + 14 tokens, B: 10 + 10 tokens. B needs its second block while A holds two.
     rows = [(0.0, 20, 14, 0), (1.0, 10, 10, 0)]

@@ -29,9 +29,7 @@ def open_file(path: Path, *, prefix_cache_tokens: int | None) -> Trace:
             continue
         # A JSON Lines file has no header: its first line is a request.
         if not more and not text.startswith("{"):
-            raise InputError(
-                "holds a header and no requests", expected="at least one request", source=path, line=line
-            )
+            raise InputError("holds a header and no requests", expected="at least one request", source=path, line=line)
         return FileTrace(path, format_, prefix_cache_tokens)
     raise InputError(
         f"no known trace format begins with {shown(text)}",

@@ -41,9 +41,7 @@ def _rows(path: Path, prefix_cache_tokens: int | None) -> Iterator[Rows]:
     line, header, _ = first_line(path)
     positions = column_positions(path, line, header, _REQUIRED)
     columns = [
-        Column(
-            _FIELDS.time, positions[_FIELDS.time], "a time such as 2023-11-16 18:15:46.6805900", _nanoseconds
-        ),
+        Column(_FIELDS.time, positions[_FIELDS.time], "a time such as 2023-11-16 18:15:46.6805900", _nanoseconds),
         Column(_FIELDS.isl, positions[_FIELDS.isl], "a whole number of tokens"),
         Column(_FIELDS.osl, positions[_FIELDS.osl], "a whole number of tokens"),
     ]
@@ -51,9 +49,14 @@ def _rows(path: Path, prefix_cache_tokens: int | None) -> Iterator[Rows]:
         yield Rows(numbers, time, isl, osl, np.zeros(len(numbers)))
 
 
+def _recognises(line: str) -> bool:
+    """Whether a first line has a column of this format; named, so that a trace can be handed to another process."""
+    return bool(set(csv_columns(line)) & set(_REQUIRED))
+
+
 FORMAT = Format(
     description="Azure LLM inference trace, CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens",
-    recognises=lambda line: bool(set(csv_columns(line)) & set(_REQUIRED)),
+    recognises=_recognises,
     fields=_FIELDS,
     rows=_rows,
 )

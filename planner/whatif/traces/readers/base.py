@@ -163,9 +163,7 @@ def check(path: Path, names: FieldNames, rows: Rows, origin: float, previous: fl
 
 
 def _not_whole(tokens: NDArray[np.float64], at_least: int) -> NDArray[np.bool_]:
-    wrong: NDArray[np.bool_] = ~(
-        (tokens >= at_least) & (tokens <= MAX_LENGTH_TOKENS) & (np.floor(tokens) == tokens)
-    )
+    wrong: NDArray[np.bool_] = ~((tokens >= at_least) & (tokens <= MAX_LENGTH_TOKENS) & (np.floor(tokens) == tokens))
     return wrong
 
 
@@ -192,7 +190,5 @@ def column_positions(path: Path, line: int, header: str, required: list[str]) ->
             )
     for name in columns:
         if name and columns.count(name) > 1:
-            raise InputError(
-                "the column comes twice", expected="each column once", source=path, line=line, field=name
-            )
+            raise InputError("the column comes twice", expected="each column once", source=path, line=line, field=name)
     return {name: columns.index(name) for name in columns}

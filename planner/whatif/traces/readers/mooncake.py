@@ -102,11 +102,7 @@ def _request(path: Path, number: int, line: bytes) -> tuple[float, int, int, lis
             fail("is missing", "timestamp, input_length, output_length and optionally hash_ids", field)
     time_ms, isl, osl = record[_FIELDS.time], record[_FIELDS.isl], record[_FIELDS.osl]
     # bool is an int to Python, not to whoever wrote the trace.
-    if (
-        isinstance(time_ms, bool)
-        or not isinstance(time_ms, int | float)
-        or not 0 <= time_ms <= _MAX_TIMESTAMP_MS
-    ):
+    if isinstance(time_ms, bool) or not isinstance(time_ms, int | float) or not 0 <= time_ms <= _MAX_TIMESTAMP_MS:
         fail(f"found {_json(time_ms)}", "a time in milliseconds, at least 0", _FIELDS.time)
     for field, tokens in ((_FIELDS.isl, isl), (_FIELDS.osl, osl)):
         if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= MAX_LENGTH_TOKENS:
@@ -128,9 +124,14 @@ def _json(value: object) -> str:
         return f"a {type(value).__name__} too large to show"
 
 
+def _recognises(line: str) -> bool:
+    """Whether a first line opens a JSON object; named, so that a trace can be handed to another process."""
+    return line.startswith("{")
+
+
 FORMAT = Format(
     description="Mooncake trace, JSON Lines with timestamp, input_length, output_length and hash_ids",
-    recognises=lambda line: line.startswith("{"),
+    recognises=_recognises,
     fields=_FIELDS,
     rows=_rows,
 )

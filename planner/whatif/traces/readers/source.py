@@ -104,9 +104,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
     except FileNotFoundError:
         raise InputError("no such file", expected="an existing trace file", source=path) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(
-            f"damaged gzip archive ({error})", expected="a complete gzip file", source=path
-        ) from error
+        raise InputError(f"damaged gzip archive ({error})", expected="a complete gzip file", source=path) from error
     except (OSError, ValueError) as error:
         # ValueError: the path itself holds a NUL byte.
         raise InputError(f"cannot be read ({error})", expected="a readable file", source=path) from error

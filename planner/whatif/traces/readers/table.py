@@ -48,9 +48,7 @@ class _UnreadableError(ValueError):
     """Some row of a block cannot be read."""
 
 
-def csv_rows(
-    path: Path, width: int, columns: list[Column]
-) -> Iterator[tuple[NDArray[np.int64], list[NDArray[Any]]]]:
+def csv_rows(path: Path, width: int, columns: list[Column]) -> Iterator[tuple[NDArray[np.int64], list[NDArray[Any]]]]:
     """Streams the rows under the header of a CSV file.
 
     Args:
@@ -110,10 +108,7 @@ def _parse(data: bytes, rows: int, width: int, columns: list[Column]) -> list[ND
         )
         if len(frame) != rows:
             raise _UnreadableError
-        arrays = [
-            frame[c.position].to_numpy() if c.convert is None else c.convert(frame[c.position])
-            for c in columns
-        ]
+        arrays = [frame[c.position].to_numpy() if c.convert is None else c.convert(frame[c.position]) for c in columns]
     except (ValueError, OverflowError) as error:
         raise _UnreadableError from error
     if not all(np.isfinite(array).all() for array in arrays):

@@ -1,0 +1,350 @@
+"""The command line `planner`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from profiler import console
+from profiler.errors import InputError
+
+if TYPE_CHECKING:
+    from planner.core.record import DecisionRecord
+    from planner.whatif.policies import Setting
+    from planner.whatif.run import Job, Result
+
+# Imports inside the commands keep `planner --help` quick: numba and statsmodels take seconds.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    name="planner",
+    help="Plimsoll: how many vLLM workers does the coming traffic need to meet the SLA at the fewest GPUs?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Output(StrEnum):
+    """How to answer."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class GatewayRouting(StrEnum):
+    """How the simulated gateway picks a worker."""
+
+    LEAST_LOADED = "least_loaded"
+    ROUND_ROBIN = "round_robin"
+
+
+#: Without --policy: ours, an HPA, Dynamo's classic planner, and the bound.
+DEFAULT_POLICIES = ("planner", "hpa", "dynamo-classic", "clairvoyant")
+
+_TRACE = "Azure CSV, Mooncake JSONL, CSV with arrival_s,isl,osl[,prefix_hit_tokens], or generate:NAME[,key=value…]."
+_POLICY = "planner, static:3p4d, static:2p2d..4p4d, hpa, dynamo-classic, clairvoyant; may be given more than once."
+
+
+@app.callback()
+def _root() -> None:
+    """Keeps `planner` a command with verbs however many there are."""
+
+
+@app.command()
+def whatif(  # noqa: PLR0917 - each is an option on the command line
+    trace: Annotated[str, typer.Option(metavar="FILE", help=_TRACE)],
+    profile: Annotated[list[Path], typer.Option(metavar="DIR", help="Profile, or a folder with profiles below it.")],
+    ttft_ms: Annotated[float, typer.Option(metavar="N", help="TTFT limit of a request, ms.")],
+    itl_ms: Annotated[float, typer.Option(metavar="N", help="ITL limit of a request, ms.")],
+    attainment: Annotated[float, typer.Option(metavar="X", help="Share of requests that must keep both.")] = 0.95,
+    rate_scale: Annotated[float, typer.Option(metavar="X", help="So many times the requests in the same span.")] = 1.0,
+    time_scale: Annotated[float, typer.Option(metavar="X", help="Compress time by so much.")] = 1.0,
+    startup_s: Annotated[float, typer.Option(metavar="N", help="From asking for a worker to its readiness, s.")] = 30.0,
+    start: Annotated[
+        str, typer.Option(metavar="LAYOUT", help="Workers at time 0: 1p1d, or 1a for aggregated.")
+    ] = "1p1d",
+    max_gpus: Annotated[int, typer.Option(metavar="N", help="GPUs that a policy may hold at any moment.")] = 64,
+    policy: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_POLICY)] = None,
+    routing: Annotated[GatewayRouting, typer.Option(help="The gateway's choice.")] = GatewayRouting.LEAST_LOADED,
+    prefix_cache_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Prefix cache of the fleet; 0 turns hits off. [default: unlimited]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML with the planner's tuning.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the trace's scaling.")] = 0,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes. [default: cores]")] = None,
+    output: Annotated[Output, typer.Option(help="A table for people or JSON for machines.")] = Output.TABLE,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained page.")] = None,
+    requests_out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write the simulated requests (one policy only).")
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Write the decision records of the first planner policy.")
+    ] = None,
+) -> None:
+    """Replay a trace under policies: attainment and GPU-hours of each.
+
+    Exit code 1 when no policy reaches the attainment.
+    """
+    from planner.config import load_tuning
+    from planner.core.settings import PlannerSettings, Tuning
+    from planner.core.types import Sla
+    from planner.whatif import graph as graphs
+    from planner.whatif.policies import Setting, expand, parse_layout
+    from planner.whatif.run import Job
+    from planner.whatif.traces import open_trace, scaled, summarize
+
+    sla = Sla(_positive("--ttft-ms", ttft_ms), _positive("--itl-ms", itl_ms), _share("--attainment", attainment))
+    _positive("--rate-scale", rate_scale)
+    _positive("--time-scale", time_scale)
+    if not (math.isfinite(startup_s) and startup_s >= 0):
+        raise InputError(f"is {startup_s:g}", expected="0 or more seconds", field="--startup-s")
+    for name, number, least in (
+        ("--max-gpus", max_gpus, 1),
+        ("--jobs", 1 if jobs is None else jobs, 1),
+        ("--seed", seed, 0),
+    ):
+        if number < least:
+            raise InputError(f"is {number}", expected=f"at least {least}", field=name)
+    for name, path in (("--report", report), ("--requests-out", requests_out), ("--journal", journal)):
+        _check_writable(name, path)
+    tuning = load_tuning(config) if config is not None else Tuning()
+    profiles = graphs.load_profiles(profile)
+    graph = graphs.build_graph(profiles, aggregated=start.endswith("a"), max_gpus=max_gpus)
+    begin = parse_layout(start, graph.pools, "--start")
+    settings = PlannerSettings(
+        sla=sla, pools=tuple(graph.pools.values()), max_gpus=max_gpus, lead_time_s=startup_s, **tuning.model_dump()
+    )
+    specs = list(dict.fromkeys(one for spec in policy or DEFAULT_POLICIES for one in expand(spec, graph.pools)))
+    if requests_out is not None and len(specs) != 1:
+        raise InputError(f"goes with one policy, {len(specs)} given", field="--requests-out")
+    if journal is not None and not any(spec.startswith("planner") for spec in specs):
+        raise InputError("needs our planner among the policies", expected="--policy planner", field="--journal")
+    source = open_trace(trace, prefix_cache_tokens=prefix_cache_tokens)
+    requests = scaled(source, rate_scale=rate_scale, time_scale=time_scale, seed=seed)
+    # Read once before anything runs: a bad line far into the file is found now.
+    summary = summarize(requests)
+    setting = Setting(
+        engines=graph.engines,
+        profiles=graph.profiles,
+        pools=graph.pools,
+        settings=settings,
+        start=begin,
+        startup_s=startup_s,
+        routing=routing.value,
+        trace=requests,
+        sources=tuple(profiles),
+    )
+    gpus = sum(begin[pool.name] * pool.gpus_per_worker for pool in graph.pools.values())
+    if gpus > max_gpus:
+        raise InputError(f"{start} takes {gpus} GPUs", expected=f"at most {max_gpus} (--max-gpus)", field="--start")
+    ours = next((spec for spec in specs if spec.startswith("planner")), None)
+    results = _run(
+        [Job(setting, spec, journal is not None and spec == ours, requests_out) for spec in specs],
+        jobs or os.cpu_count() or 1,
+    )
+    _answer(setting, summary.requests, summary.span_s, results, ours, output, report, journal)
+
+
+def _run(jobs: "list[Job]", processes: int) -> "list[Result]":
+    """All results in the order of the jobs, with a progress bar on standard error."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from planner.whatif.policies import make_policy
+    from planner.whatif.run import run_all, warm_up
+
+    for job in jobs:
+        # A wrong option is found before anything runs. The clairvoyant's making is the work itself, and it has no options.
+        if not job.spec == "clairvoyant":
+            make_policy(job.spec, job.setting)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=console.stderr, transient=True) as progress:
+        task = progress.add_task("compiling the simulator (once, about a minute)", total=len(jobs))
+        warm_up(jobs[0].setting)
+        progress.update(task, description="replaying")
+        by_spec = {}
+        for result in run_all(jobs, processes):
+            by_spec[result.spec] = result
+            progress.update(task, advance=1, description=f"replayed {result.spec}")
+    return [by_spec[job.spec] for job in jobs]
+
+
+def _answer(  # noqa: PLR0917
+    setting: "Setting",
+    requests: int,
+    span_s: float,
+    results: "list[Result]",
+    ours: str | None,
+    output: Output,
+    report: Path | None,
+    journal: Path | None,
+) -> None:
+    from planner.whatif.report import Report, write_report
+    from planner.whatif.table import as_json, outcome_table
+
+    sla = setting.sla
+    outcomes = [result.outcome for result in results]
+    mine = next((result for result in results if result.spec == ours), None)
+    if journal is not None and mine is not None:
+        _write(journal, "".join(f"{line}\n" for line in mine.records))
+    if report is not None:
+        facts = [
+            ("profiles", ", ".join(str(p.path) for p in setting.sources)),
+            ("start-up", f"{setting.startup_s:g} s"),
+            ("start", ", ".join(f"{count} {name}" for name, count in setting.start.items())),
+            ("budget", f"{setting.settings.max_gpus} GPUs"),
+            ("routing", setting.routing.replace("_", " ")),
+            ("KV hand-off", setting.engines.transfer.source),
+            ("command", shlex.join(["planner", *sys.argv[1:]])),
+        ]
+        notes = tuple(sorted({warning for p in setting.sources for warning in p.meta.warnings}))
+        title = f"What if: {setting.trace.name}"
+        decisions = mine.decisions if mine is not None else ()
+        write_report(
+            report, Report(title, setting.trace.name, requests, span_s, sla, facts, tuple(outcomes), decisions, notes)
+        )
+    if output is Output.JSON:
+        typer.echo(json.dumps(as_json(requests, span_s, sla, outcomes), allow_nan=False))
+    else:
+        console.stdout.print(f"{setting.trace.name}: {requests:,} requests in {span_s:,.0f} s")
+        console.stdout.print(outcome_table(outcomes, sla))
+        if report is not None:
+            console.stdout.print(f"report: {report.resolve().as_uri()}", soft_wrap=True)
+        if journal is not None:
+            console.stdout.print(f"decisions: planner explain {journal}", soft_wrap=True)
+    if not any(outcome.attainment >= sla.attainment for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    journal: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Decision records.")],
+    at: Annotated[float | None, typer.Option(metavar="S", help="The decision in force at this time, s.")] = None,
+    line: Annotated[int | None, typer.Option(metavar="N", help="The decision in this line, from 1.")] = None,
+    output: Annotated[Output, typer.Option(help="A page for people or the record as JSON.")] = Output.TABLE,
+) -> None:
+    """Why the planner decided what it did. Without --at or --line: the last decision that changed something."""
+    from planner.core.record import to_line
+    from planner.explain import explained
+
+    record = _choose(_records(journal), at, line, journal)
+    if output is Output.JSON:
+        typer.echo(to_line(record))
+    else:
+        console.stdout.print(explained(record))
+
+
+@app.command()
+def replay(
+    journal: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Decision records.")],
+    output: Annotated[Output, typer.Option(help="A line for people or JSON for machines.")] = Output.TABLE,
+) -> None:
+    """Decide every record again and compare, bit for bit. Exit code 1 when a decision differs."""
+    from planner.core.record import decide_again
+    from planner.explain import capacity_of, first_difference
+
+    records = _records(journal)
+    models = {}
+    differing = []
+    for number, record in enumerate(records, start=1):
+        key = (record.profiles, record.capacity, record.settings_hash)
+        if key not in models:
+            models[key] = capacity_of(record)
+        again = decide_again(record, models[key])
+        if again != record.decision:
+            differing.append({"line": number, "field": first_difference(record.decision, again)})
+    if output is Output.JSON:
+        typer.echo(json.dumps({"records": len(records), "differing": differing}))
+    elif differing:
+        first = differing[0]
+        console.stdout.print(
+            f"{len(differing)} of {len(records)} differ; the first in line {first['line']}, {first['field']}"
+        )
+    else:
+        console.stdout.print(f"{len(records)} records, every decision the same")
+    if differing:
+        raise typer.Exit(1)
+
+
+def _records(path: Path) -> "list[DecisionRecord]":
+    from planner.core.record import from_line
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", source=path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not text (byte {error.start})", expected="decision records", source=path) from None
+    records = [from_line(text, source=str(path), number=n) for n, text in enumerate(lines, start=1) if text.strip()]
+    if not records:
+        raise InputError("holds no record", expected="one decision record per line", source=path)
+    return records
+
+
+def _choose(records: "list[DecisionRecord]", at: float | None, line: int | None, path: Path) -> "DecisionRecord":
+    if line is not None:
+        if not 1 <= line <= len(records):
+            raise InputError(f"is {line}", expected=f"1 to {len(records)}", source=path, field="--line")
+        return records[line - 1]
+    if at is not None:
+        before = [record for record in records if record.decision.at_s <= at]
+        if not before:
+            first = records[0].decision.at_s
+            raise InputError(f"is {at:g}", expected=f"{first:g} or later", source=path, field="--at")
+        return before[-1]
+    changed = [
+        r
+        for r in records
+        if any(r.decision.plan[n] != c for n, c in r.decision.current.items() if n in r.decision.plan)
+    ]
+    return (changed or records)[-1]
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"is {value:g}", expected="a number above 0", field=name)
+    return value
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 < value <= 1:
+        raise InputError(f"is {value:g}", expected="a share above 0 and up to 1, such as 0.95", field=name)
+    return value
+
+
+def _check_writable(name: str, path: Path | None) -> None:
+    """Found out before the work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError("is a folder", expected="a file", source=path, field=name)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError("cannot be written: its folder is not there, or not writable", source=path, field=name)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(app)

@@ -1,0 +1,157 @@
+"""A decision for people: what was seen, what was wanted, what bound, and what came second."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from planner.core.capacity import CapacityModel
+from planner.core.forecast import Forecast
+from planner.core.record import DecisionRecord
+from planner.core.sizing import Candidate
+from planner.core.state import Decision
+from planner.core.types import Known, Plan, Role, Unknown
+from planner.whatif.capacity_models import capacity_model
+from planner.whatif.graph import build_graph
+from profiler.errors import InputError
+from profiler.tables import fingerprint, load_profile
+
+LIMITS = {
+    "ttft": "TTFT: one worker fewer would miss it",
+    "itl": "ITL: one worker fewer would miss it",
+    "min_workers": "the pools' minimum: the load needs no more",
+    "max_workers": "the pools' maximum: more workers would attain more",
+    "budget": "the GPU budget: more GPUs would attain more",
+    "sla": "the SLA: no number of workers meets it",
+    "unknown_demand": "demand is unknown: nothing is lowered",
+    "unknown_supply": "supply is unknown: the last plan stands",
+}
+
+
+def explained(record: DecisionRecord) -> RenderableType:
+    """A decision as text and tables for the terminal."""
+    decision, settings = record.decision, record.settings
+    sla = settings.sla
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    facts.add_row("when", f"{record.time}, {record.graph}")
+    facts.add_row("level", decision.level.value.replace("_", " "))
+    facts.add_row("plan", _change(decision.current, decision.plan))
+    facts.add_row("because", ", ".join(decision.reasons))
+    facts.add_row("limit", LIMITS.get(decision.limit, decision.limit))
+    facts.add_row("SLA", f"TTFT {sla.ttft_ms:g} ms, ITL {sla.itl_ms:g} ms, {sla.attainment:.1%} of requests")
+    if decision.target is not None:
+        facts.add_row("target now", f"{decision.target:.2%}: the SLA's share moved by its error budget")
+    if decision.nearest is not None:
+        near = decision.nearest
+        facts.add_row("nearest SLA", f"TTFT {near.ttft_ms:.0f} ms, ITL {near.itl_ms:.1f} ms can be met")
+    facts.add_row("seen", _seen(record))
+    facts.add_row("forecast", _forecast(decision))
+    if decision.demand is not None:
+        d = decision.demand
+        facts.add_row(
+            "sized for",
+            f"{d.rate_rps:.1f} requests/s (median {d.median_rps:.1f}, of it backlog {d.backlog_rps:.1f}), "
+            f"dispersion {d.dispersion:.1f}, ISL {d.mean_isl:.0f}, OSL {d.mean_osl:.0f}, "
+            f"prefix hits {d.mean_hit:.0f} tokens, from {d.sample} requests",
+        )
+    for clamp in decision.clamps:
+        facts.add_row("clamp", clamp)
+    parts: list[RenderableType] = [facts]
+    if decision.candidates:
+        parts += [Text(), _candidates(decision)]
+    if decision.runner_up is not None:
+        parts.append(Text(f"runner-up {_layout(decision.runner_up)}: {decision.why_not_runner_up}"))
+    return Group(*parts)
+
+
+def _candidates(decision: Decision) -> Table:
+    """The plans around the chosen one; far ones say nothing."""
+    table = Table(title="plans considered", title_justify="left")
+    for name in ("workers", "GPUs", "attainment", "TTFT ok", "ITL ok", ""):
+        table.add_column(name, justify="left" if name in {"workers", ""} else "right")
+    chosen = decision.chosen
+    shown = sorted(decision.candidates, key=lambda c: (c.gpus, c.attainment))
+    if chosen is not None:
+        shown = sorted(shown, key=lambda c: abs(c.gpus - chosen.gpus))[:12]
+        shown.sort(key=lambda c: (c.gpus, c.attainment))
+    for candidate in shown:
+        mark = "chosen" if candidate == chosen else "runner-up" if candidate == decision.runner_up else ""
+        table.add_row(
+            _layout(candidate),
+            f"{candidate.gpus}",
+            f"{candidate.attainment:.2%}",
+            f"{candidate.ttft_attainment:.2%}",
+            f"{candidate.itl_attainment:.2%}",
+            mark,
+            style="bold" if mark == "chosen" else None,
+        )
+    return table
+
+
+def _layout(candidate: Candidate) -> str:
+    return "".join(f"{count}{role.value[0]}" for role, count in candidate.workers.items())
+
+
+def _change(current: Plan, plan: Plan) -> str:
+    if not plan:
+        return "nothing is asked for"
+    return ", ".join(
+        f"{name} {current[name]} -> {count}" if name in current and current[name] != count else f"{name} {count}"
+        for name, count in plan.items()
+    )
+
+
+def _seen(record: DecisionRecord) -> str:
+    observation = record.observation
+
+    def text(name: str, reading: Known[float] | Known[int] | Unknown, unit: str) -> str:
+        if isinstance(reading, Unknown):
+            return f"{name} unknown ({reading.reason})"
+        return f"{name} {reading.value:.4g}{unit}"
+
+    return "; ".join((
+        text("arrivals", observation.arrivals, f" in {observation.interval_s:g} s"),
+        text("TTFT", observation.ttft_ms, " ms"),
+        text("ITL", observation.itl_ms, " ms"),
+        text("attainment", observation.attainment, ""),
+    ))  # fmt: skip
+
+
+def _forecast(decision: Decision) -> str:
+    forecast = decision.forecast
+    if not isinstance(forecast, Forecast):
+        return f"none: {forecast.reason}"
+    bands = ", ".join(
+        f"{level:.0%} {max(rates):.1f}" for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)
+    )
+    weights = ", ".join(f"{name} {weight:.0%}" for name, weight in forecast.weights.items() if weight >= 0.005)
+    return f"quantiles of the worst of {len(forecast.rates_rps[0])} bins, requests/s: {bands}; by {weights}"
+
+
+def capacity_of(record: DecisionRecord) -> CapacityModel:
+    """The capacity model that a record was made with, from the profiles that it names.
+
+    Raises:
+        InputError: a profile is gone or has changed since.
+    """
+    profiles = []
+    for reference in record.profiles:
+        profile = load_profile(Path(reference.path))
+        if fingerprint(Path(reference.path)) != reference.fingerprint:
+            right = "the profile that the record was made with"
+            raise InputError("has changed since the decision", expected=right, source=reference.path)
+        profiles.append(profile)
+    aggregated = any(pool.role is Role.AGGREGATED for pool in record.settings.pools)
+    graph = build_graph(profiles, aggregated=aggregated, max_gpus=record.settings.max_gpus)
+    return capacity_model(record.capacity, graph.engines, "least_loaded")
+
+
+def first_difference(before: Decision, after: Decision) -> str:
+    """The first field in which two decisions differ."""
+    return next((f.name for f in fields(Decision) if getattr(before, f.name) != getattr(after, f.name)), "none")

@@ -1,0 +1,93 @@
+"""Random engines, lengths, SLAs, loads and observations."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from planner.core.closed_form import ClosedForm
+from planner.core.types import Known, LengthSample, PoolState, Sla, Unknown
+from tests.engines import engine, transfer
+from tests.unit.core.cases import AGGREGATED, DECODE, PREFILL, h200, h200_aggregated
+
+
+@st.composite
+def hand_made(draw: st.DrawFn) -> ClosedForm:
+    """A graph on engines whose tables are straight lines, of either shape."""
+    engines = [
+        engine(
+            fixed_ms=draw(st.floats(0.5, 50.0)),
+            token_ms=draw(st.floats(1e-4, 0.05)),
+            attention=draw(st.sampled_from([0.0, 1e-7, 1e-6])),
+            step_ms=draw(st.floats(0.5, 30.0)),
+            request_ms=draw(st.floats(0.0, 0.5)),
+            kv_ms=draw(st.floats(0.0, 1e-3)),
+            capacity=draw(st.sampled_from([20_000, 160_000, 900_000])),
+            seqs=draw(st.sampled_from([8, 64, 256])),
+        )
+        for _ in range(2)
+    ]
+    handoff = transfer(draw(st.floats(0.0, 20.0)), draw(st.floats(0.0, 0.01)))
+    if draw(st.booleans()):
+        return ClosedForm({AGGREGATED: engines[0]}, handoff)
+    return ClosedForm({PREFILL: engines[0], DECODE: engines[1]}, handoff)
+
+
+#: Shipped and hand-made, of either shape.
+models = st.one_of(st.builds(h200), st.builds(h200_aggregated), hand_made())
+
+request = st.integers(1, 12_000).flatmap(
+    lambda isl: st.tuples(st.just(isl), st.integers(1, 2_000), st.integers(0, isl - 1))
+)
+
+lengths = st.lists(request, min_size=1, max_size=8).map(
+    lambda rows: LengthSample(*(tuple(column) for column in zip(*rows, strict=True)))
+)
+
+slas = st.builds(
+    Sla,
+    ttft_ms=st.floats(20.0, 20_000.0),
+    itl_ms=st.floats(2.0, 300.0),
+    attainment=st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+
+dispersions = st.floats(1.0, 10.0)
+
+#: Requests a second and worker: from idle over everything that an engine can do to far too much.
+rates = st.one_of(st.floats(0.0, 5.0), st.floats(1e-3, 1e3), st.floats(1.0, 100.0))
+
+gone = st.sampled_from(
+    [
+        Unknown("missing"),
+        Known(0, 61.0),
+        Known(0.0, 3600.0),
+        Known(float("nan")),
+        Known(float("inf")),
+        Known(float("-inf")),
+        Known(-1.0),
+        Known(0.0, float("nan")),
+    ]
+)
+
+#: Every reading that a pool may show, usable or not.
+pool_readings = st.one_of(gone, st.floats(0.0, 1e4).map(Known))
+
+
+@st.composite
+def pool_states(draw: st.DrawFn, least: int = 0, most: int = 20) -> PoolState:
+    """A pool in any state."""
+    desired = draw(st.integers(least, most))
+    ready = draw(st.integers(0, desired))
+    return PoolState(
+        desired=desired,
+        ready=ready,
+        starting=desired - ready,
+        terminating=draw(st.integers(0, 4)),
+        waiting_requests=draw(pool_readings),
+        running_requests=draw(pool_readings),
+        kv_usage=draw(st.one_of(gone, st.floats(0.0, 1.0).map(Known))),
+    )
+
+
+def supplies(least: int = 0, most: int = 20) -> st.SearchStrategy[dict[str, PoolState]]:
+    """A prefill and a decode pool in any state."""
+    return st.fixed_dictionaries({"prefill": pool_states(least, most), "decode": pool_states(least, most)})
