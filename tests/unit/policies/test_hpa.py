@@ -56,6 +56,10 @@ class TestReplicaCalculator:
         # 5 pods while 3 are asked for: 0.8 of 5 is 4, more than present although less is wanted
         assert desired_workers(3, 4, 1, 4 * 75.0, 100.0) == 3
 
+    def test_pods_that_were_never_made_do_not_turn_the_direction_either(self):
+        # 8 asked for, 3 pods there: 2 ready at 300 and 1 starting ask for 600 / 100 = 6, fewer although more is wanted
+        assert desired_workers(8, 2, 1, 600.0, 100.0) == 8
+
     def test_without_a_ready_worker_there_is_no_metric(self):
         assert desired_workers(3, 0, 3, 1000.0, 100.0) == 3
 

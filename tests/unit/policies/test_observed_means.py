@@ -27,7 +27,7 @@ class Recorder(Policy):
     def __init__(self):
         self.seen = []
 
-    def decide(self, observation, now_s):
+    def decide(self, observation, now_s):  # noqa: ARG002 - it only looks
         self.seen.append(observation)
         return {"p": 1, "d": 1}
 
