@@ -27,6 +27,7 @@ LIMITS = {
     "max_workers": "the pools' maximum: more workers would attain more",
     "budget": "the GPU budget: more GPUs would attain more",
     "sla": "the SLA: no number of workers meets it",
+    "tolerance": "the tolerance: the present plan is nearly as good as wanted, and not dearer",
     "unknown_demand": "demand is unknown: nothing is lowered",
     "unknown_supply": "supply is unknown: the last plan stands",
 }

@@ -146,6 +146,7 @@ class Planner:
             settings.max_gpus,
             {role: current[pool.name] for role, pool in by_role.items()},
             target=target,
+            tolerance=settings.attainment_tolerance,
         )
         wanted = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
         reasons, clamps = self._sizing_reasons(sizing), list[str]()

@@ -28,6 +28,12 @@ class Tuning(BaseModel):
     horizon_intervals: float = Field(default=1.0, ge=0)
     """Intervals beyond the lead time that a plan must hold, until the next one can take effect."""
 
+    attainment_tolerance: float = Field(default=0.02, ge=0, lt=1)
+    """What is asked for stays while its predicted attainment misses the target by less than this.
+
+    A worker that a moment's noise asks for costs its start-up and the scale-down's wait before it is gone again.
+    """
+
     error_budget: ErrorBudgetSettings = ErrorBudgetSettings()
     """How the SLA's attainment over its window steers the target of a single plan."""
 

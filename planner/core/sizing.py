@@ -40,7 +40,8 @@ class Sizing:
         chosen: the plan; within every pool's bounds and, if the minima fit, within the budget.
         reached: whether `chosen` meets the SLA's attainment.
         reachable: whether any number of workers would; if not, `nearest` is the closest SLA that some would meet.
-        limit: what keeps the plan from being cheaper or better: ttft, itl, min_workers, max_workers, budget, sla.
+        limit: what keeps the plan from being cheaper or better: ttft, itl, min_workers, max_workers, budget, sla,
+            tolerance.
         runner_up: the plan that came second, and why it lost.
         candidates: all plans considered, cheapest first.
     """
@@ -184,6 +185,7 @@ def size(
     current: Mapping[Role, int],
     *,
     target: float | None = None,
+    tolerance: float = 0.0,
 ) -> Sizing:
     """The cheapest plan that meets the SLA; among equals the one with the fewest changes from `current`.
 
@@ -194,6 +196,7 @@ def size(
         max_gpus: GPUs that the plan may hold.
         current: workers asked for now.
         target: attainment to size for; the SLA's own if not given.
+        tolerance: what is asked for now stays if it costs no more and falls short of the target by less than this.
     """
     at_best = evaluator.ceiling()
     ceiling = at_best.attainment
@@ -207,12 +210,17 @@ def size(
     affordable = [step for step in steps if step.gpus <= max_gpus]
     chosen = affordable[0] if affordable else search.best_within(max_gpus)
     counts = tuple(chosen.workers[role] for role in pools)
-    limit = _limit(search, counts, target, max_gpus, reachable, bool(steps), bool(affordable))
-    runner_up, why = _runner_up(search, counts, affordable, target)
+    held = tuple(current.get(role, 0) for role in pools)
+    if affordable and held != counts and _may_stay(search, held, chosen, target - tolerance):
+        runner_up, why = chosen, "meets the target, which the present plan misses by less than the tolerance"
+        chosen, counts, limit = search.at(held), held, "tolerance"
+    else:
+        limit = _limit(search, counts, target, max_gpus, reachable, bool(steps), bool(affordable))
+        runner_up, why = _runner_up(search, counts, affordable, target)
     considered = sorted((c for c, _ in search.seen.values()), key=lambda c: (c.gpus, -c.attainment))
     return Sizing(
         chosen=chosen,
-        reached=reachable and chosen.attainment >= min(target, sla.attainment),
+        reached=reachable and chosen.attainment >= min(target, sla.attainment) - tolerance,
         reachable=reachable,
         nearest=None if reachable else evaluator.nearest(),
         limit=limit,
@@ -221,6 +229,13 @@ def size(
         candidates=tuple(considered),
         prediction=search.seen[counts][1],
     )
+
+
+def _may_stay(search: _Search, held: tuple[int, ...], cheapest: Candidate, target: float) -> bool:
+    """Whether the present counts are within bounds, no dearer than the cheapest plan, and good enough."""
+    bounds = search.pools.values()
+    inside = all(pool.min_workers <= n <= pool.max_workers for pool, n in zip(bounds, held, strict=True))
+    return inside and search.gpus(held) <= cheapest.gpus and search.meets(held, target)
 
 
 def _rank(candidate: Candidate, current: Mapping[Role, int]) -> tuple[float, ...]:

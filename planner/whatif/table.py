@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from planner.core.types import Sla
@@ -23,18 +24,10 @@ def as_json(requests: int, span_s: float, sla: Sla, outcomes: Sequence[Outcome])
 
 def outcome_table(outcomes: Sequence[Outcome], sla: Sla) -> Table:
     """One row per policy."""
-    table = Table(title=f"TTFT {sla.ttft_ms:g} ms, ITL {sla.itl_ms:g} ms, for {sla.attainment:.4g} of requests")
-    table.add_column("policy", overflow="fold")
-    for name in (
-        "attainment",
-        "TTFT ok",
-        "ITL ok",
-        "TTFT p50/p99 ms",
-        "ITL p50/p99 ms",
-        "GPU-hours",
-        "peak",
-        "ups/downs",
-    ):
+    title = f"TTFT {sla.ttft_ms:g} ms, ITL {sla.itl_ms:g} ms, for {sla.attainment:.4g} of requests"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("policy", overflow="fold", min_width=14)
+    for name in ("attain", "TTFT ok", "ITL ok", "TTFT p99\nms", "ITL p99\nms", "GPU-\nhours", "peak", "ups/\ndowns"):
         table.add_column(name, justify="right", no_wrap=True)
     for outcome in verdict(outcomes, sla).ranked:
         style = "bold" if outcome.policy.startswith("planner") else None
@@ -44,8 +37,8 @@ def outcome_table(outcomes: Sequence[Outcome], sla: Sla) -> Table:
             f"[{colour}]{percent(outcome.attainment)}[/]",
             percent(outcome.ttft_attainment),
             percent(outcome.itl_attainment),
-            _pair(outcome.ttft_ms, 0),
-            _pair(outcome.itl_ms, 1),
+            _number(outcome.ttft_ms["p99"], 0),
+            _number(outcome.itl_ms["p99"], 1),
             f"{outcome.gpu_hours:.2f}",
             f"{outcome.peak_gpus}",
             f"{outcome.scale_ups}/{outcome.scale_downs}",
@@ -54,6 +47,5 @@ def outcome_table(outcomes: Sequence[Outcome], sla: Sla) -> Table:
     return table
 
 
-def _pair(summary: Mapping[str, float | None], digits: int) -> str:
-    p50, p99 = summary["p50"], summary["p99"]
-    return "-" if p50 is None or p99 is None else f"{p50:.{digits}f}/{p99:.{digits}f}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,67 @@
+"""Speed of the simulator: `python -m tests.bench.simulator`. Compilation and the trace's generation excluded."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from planner.whatif.policies import make_policy
+from planner.whatif.replay import replay
+from planner.whatif.run import warm_up
+from planner.whatif.simulator.simulation import Simulation
+from planner.whatif.traces import Trace, TraceChunk, collect
+from tests.bench.common import conversation, setting_for
+
+RUNS = 5
+
+
+class Kept(Trace):
+    """A trace in memory, so that the simulator is timed and not the generator."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._name, self._chunk = trace.name, collect(trace)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def chunks(self):
+        yield self._chunk
+
+    def all(self) -> TraceChunk:
+        return self._chunk
+
+
+def kernel(setting, layout: str) -> tuple[float, float]:
+    """Requests a second and events a request of the simulation alone, without observation or decisions."""
+    simulation = Simulation(setting.engines, setting.trace, "least_loaded", lambda finished: None)
+    for (role, _), count in zip(setting.pools.items(), layout.split(","), strict=True):
+        for _ in range(int(count)):
+            simulation.add_worker(role, 0.0)
+    began = time.perf_counter()
+    simulation.run_to(1e9)
+    took = time.perf_counter() - began
+    return simulation.total("arrived") / took, simulation.total("events") / simulation.total("arrived")
+
+
+def main() -> None:
+    trace = Kept(conversation(3600))
+    setting = setting_for(trace)
+    warm_up(setting)
+    requests = len(trace.all())
+    print(f"{requests:,} requests, one core, median of {RUNS} runs (min to max)")
+    for layout in ("3,3", "4,6", "8,8"):
+        runs = [kernel(setting, layout) for _ in range(RUNS)]
+        speeds = [speed for speed, _ in runs]
+        median, events = statistics.median(speeds), runs[0][1]
+        print(
+            f"kernel {layout.replace(',', 'p')}d: {median:>9,.0f} requests/s ({min(speeds):,.0f} to {max(speeds):,.0f}),"
+            f" {events:.1f} events a request, {1e9 / median / events:.0f} ns an event"
+        )
+    for spec in ("static:3p3d", "hpa", "planner"):
+        walls = [replay(setting, make_policy(spec, setting), spec).wall_s for _ in range(3)]
+        print(f"replay {spec}: {requests / statistics.median(walls):>9,.0f} requests/s with observation and decisions")
+
+
+if __name__ == "__main__":
+    main()
