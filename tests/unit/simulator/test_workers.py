@@ -205,3 +205,12 @@ def test_arrivals_of_each_second() -> None:
     assert run.simulation.seconds_since_last().tolist() == [2, 1, 2]
     run.to(5000.0)
     assert run.simulation.seconds_since_last().tolist() == [0, 1]
+
+
+def test_counts_of_seconds_are_used_again_without_what_was_there_before() -> None:
+    lap_ms = 4_096_000.0
+    rows = [(500.0, 10, 1, 0), (600.0, 10, 1, 0), (lap_ms + 500.0, 10, 1, 0)]
+    run = start(aggregated(engine()), rows).to(lap_ms - 96_000.0)
+    assert run.simulation.seconds_since_last()[0] == 2
+    run.to(lap_ms + 2000.0)
+    assert run.simulation.seconds_since_last()[-2:].tolist() == [1, 0]
