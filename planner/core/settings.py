@@ -15,8 +15,9 @@ class Tuning(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    interval_s: float = Field(default=10.0, gt=0)
-    """Seconds between ticks. Well below a start-up time, well above the time of a tick."""
+    interval_s: float = Field(default=15.0, gt=0)
+    """Seconds between ticks, and the forecast's bin: half a start-up time or less, and long enough for counts to be more
+    than noise. The HPA's sync period, too."""
 
     confidence: float = Field(default=0.5, ge=0.5, lt=1)
     """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence) share.
@@ -28,7 +29,7 @@ class Tuning(BaseModel):
     horizon_intervals: float = Field(default=1.0, ge=0)
     """Intervals beyond the lead time that a plan must hold, until the next one can take effect."""
 
-    attainment_tolerance: float = Field(default=0.02, ge=0, lt=1)
+    attainment_tolerance: float = Field(default=0.03, ge=0, lt=1)
     """What is asked for stays while its predicted attainment misses the target by less than this.
 
     A worker that a moment's noise asks for costs its start-up and the scale-down's wait before it is gone again.
