@@ -212,7 +212,8 @@ def size(
     counts = tuple(chosen.workers[role] for role in pools)
     held = tuple(current.get(role, 0) for role in pools)
     if affordable and held != counts and _may_stay(search, held, chosen, target - tolerance):
-        runner_up, why = chosen, "meets the target, which the present plan misses by less than the tolerance"
+        why = "meets the target, which the present plan misses by less than the tolerance"
+        runner_up: Candidate | None = chosen
         chosen, counts, limit = search.at(held), held, "tolerance"
     else:
         limit = _limit(search, counts, target, max_gpus, reachable, bool(steps), bool(affordable))

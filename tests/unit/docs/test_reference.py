@@ -1,0 +1,35 @@
+"""The reference names what there is: every setting and every option of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer.main
+from pydantic import BaseModel
+
+from planner.cli import app
+from planner.core.error_budget import ErrorBudgetSettings
+from planner.core.forecast import ForecastSettings
+from planner.core.settings import Tuning
+from planner.core.stabilise import Behaviour, Direction, RatePolicy
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+
+
+@pytest.mark.parametrize("model", [Tuning, ErrorBudgetSettings, Behaviour, Direction, RatePolicy, ForecastSettings])
+def test_every_setting_is_in_the_reference_with_its_default(model: type[BaseModel]) -> None:
+    text = (REFERENCE / "configuration.md").read_text()
+    for name, field in model.model_fields.items():
+        rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert rows, f"{model.__name__}.{name} is not documented"
+        if isinstance(field.default, float | int):
+            assert any(row.split("|")[2].strip() == f"{field.default:g}" for row in rows), f"{name}: default differs"
+
+
+def test_every_option_of_whatif_is_in_the_reference() -> None:
+    text = (REFERENCE / "command-line.md").read_text()
+    command = typer.main.get_command(app).commands["whatif"]
+    for parameter in command.params:
+        for option in parameter.opts:
+            assert option == "--help" or f"`{option}" in text or f" `{option}`" in text, f"{option} is not documented"
