@@ -320,9 +320,10 @@ class Planner:
             if grown[name] < bounds.min_workers:
                 grown[name] = bounds.min_workers
                 reasons.append(f"{name}:min_workers")
-        capped = {name: min(count, settings.pools_by_name[name].max_workers) for name, count in grown.items()}
-        fitted = fit_budget(capped, current, settings.pools_by_name, settings.max_gpus)
         # Never below what is there, maximum or budget or not: without demand nothing justifies it.
+        most = {name: max(current[name], bounds.max_workers) for name, bounds in settings.pools_by_name.items()}
+        capped = {name: min(count, most[name]) for name, count in grown.items()}
+        fitted = fit_budget(capped, current, settings.pools_by_name, settings.max_gpus)
         plan = {name: max(current[name], count) for name, count in fitted.plan.items()}
         for name, count in plan.items():
             if count < grown[name]:

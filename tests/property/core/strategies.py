@@ -55,26 +55,26 @@ dispersions = st.floats(1.0, 10.0)
 #: Requests a second and worker: from idle over everything that an engine can do to far too much.
 rates = st.one_of(st.floats(0.0, 5.0), st.floats(1e-3, 1e3), st.floats(1.0, 100.0))
 
-gone = st.sampled_from(
-    [
-        Unknown("missing"),
-        Known(0, 61.0),
-        Known(0.0, 3600.0),
-        Known(float("nan")),
-        Known(float("inf")),
-        Known(float("-inf")),
-        Known(-1.0),
-        Known(0.0, float("nan")),
-    ]
-)
+#: No reading, in every way that JSON can say, and that the type of a count allows.
+absent = st.sampled_from([Unknown("missing"), Known(0, 61.0), Known(0, 3600.0), Known(-1)])
 
-#: Every reading that a pool may show, usable or not.
-pool_readings = st.one_of(gone, st.floats(0.0, 1e4).map(Known))
+#: No reading, in every way.
+gone = st.one_of(
+    absent,
+    st.sampled_from(
+        [Known(float("nan")), Known(float("inf")), Known(float("-inf")), Known(-0.5), Known(0.0, float("nan"))]
+    ),
+)
 
 
 @st.composite
-def pool_states(draw: st.DrawFn, least: int = 0, most: int = 20) -> PoolState:
-    """A pool in any state."""
+def pool_states(
+    draw: st.DrawFn, least: int, most: int, missing: st.SearchStrategy[Unknown | Known[float]]
+) -> PoolState:
+    """A pool in any state, every reading of which may be there or not."""
+    # Often none at all: only then is there nothing to react to.
+    readings = missing if draw(st.booleans()) else st.one_of(missing, st.floats(0.0, 1e4).map(Known))
+    usage = missing if draw(st.booleans()) else st.one_of(missing, st.floats(0.0, 1.0).map(Known))
     desired = draw(st.integers(least, most))
     ready = draw(st.integers(0, desired))
     return PoolState(
@@ -82,12 +82,15 @@ def pool_states(draw: st.DrawFn, least: int = 0, most: int = 20) -> PoolState:
         ready=ready,
         starting=desired - ready,
         terminating=draw(st.integers(0, 4)),
-        waiting_requests=draw(pool_readings),
-        running_requests=draw(pool_readings),
-        kv_usage=draw(st.one_of(gone, st.floats(0.0, 1.0).map(Known))),
+        waiting_requests=draw(readings),
+        running_requests=draw(readings),
+        kv_usage=draw(usage),
     )
 
 
-def supplies(least: int = 0, most: int = 20) -> st.SearchStrategy[dict[str, PoolState]]:
+def supplies(
+    least: int = 0, most: int = 20, missing: st.SearchStrategy[Unknown | Known[float]] = gone
+) -> st.SearchStrategy[dict[str, PoolState]]:
     """A prefill and a decode pool in any state."""
-    return st.fixed_dictionaries({"prefill": pool_states(least, most), "decode": pool_states(least, most)})
+    pool = pool_states(least, most, missing)
+    return st.fixed_dictionaries({"prefill": pool, "decode": pool})

@@ -107,7 +107,14 @@ def planner(
 ) -> Planner:
     """A planner on the shipped profile."""
     pools = pools or pair(most=32)
-    values = {"sla": SLA, "pools": tuple(pools.values()), "max_gpus": max_gpus, **fields}
+    values = {
+        "sla": SLA,
+        "pools": tuple(pools.values()),
+        "max_gpus": max_gpus,
+        "lead_time_s": 30.0,
+        "horizon_intervals": 1.0,
+        **fields,
+    }
     return Planner(PlannerSettings.model_validate(values), model or h200())
 
 

@@ -151,6 +151,14 @@ def test_hold_still_brings_a_pool_to_its_minimum() -> None:
         assert decision.reasons[-1] == "prefill:scale_up"
 
 
+def test_a_minimum_is_no_reason_to_leave_the_budget() -> None:
+    # A pool above its maximum stays as it is, and its GPUs count.
+    supply = {"prefill": PoolState(0, 0), "decode": PoolState(12, 12)}
+    decision, _ = tick(seen(GONE, supply), planner(pools=pair(most=4, decode_gpus=2), max_gpus=24))
+    assert decision.plan == {"prefill": 0, "decode": 12}
+    assert "prefill:budget" in decision.reasons
+
+
 def test_hold_until_a_request_has_completed() -> None:
     decision, _ = tick(seen(100, pools(3, 3), lengths=GONE))
     assert decision.level is Level.HOLD
@@ -241,7 +249,7 @@ def test_zero_traffic_scales_down_to_the_minimum_after_the_window() -> None:
 
 
 def test_zero_traffic_from_the_start_needs_a_whole_horizon() -> None:
-    made = planner(lead_time_s=30.0)  # 30 s of lead time and one interval: four bins
+    made = planner(lead_time_s=30.0, horizon_intervals=1.0)  # four bins
     decisions, state = run(made, [seen(0, pools(4, 4), lengths=GONE)] * 16)
     assert [d.level for d in decisions[:4]] == [Level.HOLD] * 3 + [Level.MODEL]
     assert decisions[3].reasons == ("no_traffic", "prefill:down_window", "decode:down_window", "no_change")
