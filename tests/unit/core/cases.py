@@ -12,6 +12,7 @@ from planner.core.closed_form import ClosedForm
 from planner.core.decide import Planner
 from planner.core.demand import Demand, Lengths
 from planner.core.settings import PlannerSettings
+from planner.core.stabilise import Behaviour, Direction
 from planner.core.state import Decision, PlannerState
 from planner.core.timing import engine_timing, transfer_timing
 from planner.core.types import Known, LengthSample, Observation, Pool, PoolState, Role, Sla, Unknown
@@ -105,7 +106,7 @@ def demand(rate_rps: float, lengths: LengthSample | None = None, dispersion: flo
 def planner(
     model: ClosedForm | None = None, pools: Mapping[Role, Pool] | None = None, *, max_gpus: int = 64, **fields: object
 ) -> Planner:
-    """A planner on the shipped profile."""
+    """A planner on the shipped profile; what the tests count on is said here, not left to the defaults."""
     pools = pools or pair(most=32)
     values = {
         "sla": SLA,
@@ -113,6 +114,9 @@ def planner(
         "max_gpus": max_gpus,
         "lead_time_s": 30.0,
         "horizon_intervals": 1.0,
+        "interval_s": 10.0,
+        "attainment_tolerance": 0.02,
+        "behaviour": Behaviour(up=Direction(), down=Direction(window_s=60.0)),
         **fields,
     }
     return Planner(PlannerSettings.model_validate(values), model or h200())

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from scipy.special import gammainc, ndtr
 
 from planner.core.capacity import UncertainRate
 from planner.core.closed_form import ClosedForm
+from planner.core.queueing import busy_share, erlang_c, gated_cycle
 from planner.core.types import LengthSample, Role, Sla
 from tests.engines import engine, transfer
 from tests.unit.core.cases import AGGREGATED, DECODE, PREFILL, SLA, by_hand, demand, h200, sample
@@ -136,6 +137,32 @@ def test_share_within_the_itl_limit() -> None:
     n = 3.0 / 0.31
     expected = ndtr((20.0 - n - 1.0) / math.sqrt(n * 2.0 / math.e))
     assert found.itl_attainment == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "workers", "slack_ms"), [(20.0, 1, 15.0), (60.0, 1, 40.0), (90.0, 3, 5.0)])
+def test_share_within_the_ttft_limit(rate: float, workers: int, slack_ms: float) -> None:
+    # Equal prompts of 20 ms, 10 of them shared by a batch. Those that find all workers busy (Erlang C) wait 0.8 times
+    # (a cycle and its variance over its mean) x (1/2 and, by load, those of their own batch that came before them).
+    r = rate / 1000 / workers
+    load = r * 10.0
+    cycle, batch = gated_cycle(r, 10.0, 10.0)
+    busy = erlang_c(workers, workers * busy_share(r, cycle))
+    variance = batch * 10.0**2 / workers * (1.0 + load**2 / (1.0 - load**2) / workers)
+    wait = 0.8 * (cycle + variance / cycle) * (0.5 + load * (0.5 + 0.5 / workers))
+    decode = by_hand().evaluator(demand(1e-6), SLA)  # the pool behind it idles: 4 ms of hand-off, a step of 6.15 ms
+    found = decode.at_rate(rate).predict(both(workers, 4000))
+    assert found.ttft_ms == pytest.approx(20.0 + 4.0 + 6.15 + busy * wait, rel=0.01)
+    limited = by_hand().evaluator(demand(rate), Sla(30.15 + slack_ms, 50.0)).predict(both(workers, 4000))
+    expected = 1.0 - busy * (1.0 - gammainc(2.0, slack_ms * 2.0 / wait))
+    assert limited.ttft_attainment == pytest.approx(float(expected), abs=0.005)
+    assert 0.2 < limited.ttft_attainment < 0.99
+
+
+def test_noise_helps_no_batch_that_is_beyond_the_limit() -> None:
+    # n = 9.68 requests at r = 0.6, and 5 + 1.15 x 8 = 14.2 ms allow 8: a burst-free moment would, their mean does not.
+    for dispersion in (1.0, 20.0):
+        calm = by_hand().evaluator(demand(6.0, dispersion=dispersion), Sla(1e6, 14.2)).predict(both(9, 1))
+        assert calm.itl_attainment == 0.0
 
 
 def test_nearest_raises_only_what_is_out_of_reach() -> None:
