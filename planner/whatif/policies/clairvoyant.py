@@ -1,11 +1,11 @@
 """The clairvoyant bound: perfect knowledge of every arrival, the cheapest workers in every window.
 
 Each window of the trace is simulated on its own with 1, 2, … workers per role, which says for every count which of its
-requests attain. Then the counts of all windows are chosen together: a price of a missed request is searched for which the
-sum of GPU-time and priced misses is least in every window and the whole trace just meets its target (the Lagrangian of the
-problem, exact on its convex hull). Workers are asked for early enough to be ready when their window begins, and kept through
-gaps shorter than a start-up. The replay under this schedule shows what couples the windows (queues that carry over), and
-the target is corrected until the replayed attainment meets it.
+requests attain. Then the counts of all windows are chosen together: a price of a missed request is searched for which
+the sum of GPU-time and priced misses is least in every window and the whole trace just meets its target (the Lagrangian
+of the problem, exact on its convex hull). Workers are asked for early enough to be ready when their window begins, and
+kept through gaps shorter than a start-up. The replay under this schedule shows what couples the windows (queues that
+carry over), and the target is corrected until the replayed attainment meets it.
 
 It is a yardstick rather than a proof: a schedule with other windows could be a little cheaper, and starting with the
 right workers at time 0 is a gift that no real policy gets.
@@ -13,8 +13,8 @@ right workers at time 0 is a gift that no real policy gets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -24,6 +24,7 @@ from planner.core.types import Observation, Plan, Pool, Role
 from planner.whatif.policies.base import Policy, Setting
 from planner.whatif.simulator.simulation import Finished, Simulation
 from planner.whatif.traces import Trace, TraceChunk
+from planner.whatif.traces.trace import concatenate
 from profiler.errors import InputError
 
 #: Windows are as fine as the schedule may be; load before a window warms its queues up.
@@ -62,24 +63,33 @@ class Clairvoyant(Policy):
 
     interval_s = 5.0
 
-    def __init__(self, schedule: NDArray[np.int64], names: tuple[str, ...], startup_s: float) -> None:
+    def __init__(self, schedule: NDArray[np.int64], pools: Sequence[Pool], startup_s: float, max_gpus: int) -> None:
         self._schedule = schedule
-        self._names = names
+        self._names = tuple(pool.name for pool in pools)
+        self._gpus = np.array([pool.gpus_per_worker for pool in pools])
         self._startup_s = startup_s
+        self._max_gpus = max_gpus
 
     def start(self) -> Plan:
         """The first windows' workers are there: a clairvoyant asked for them before the trace began."""
         return self._at(0.0)
 
     def decide(self, observation: Observation, now_s: float) -> Plan:  # noqa: ARG002 - it knows already
-        """The most that is needed until a worker asked for at the next tick could be ready."""
+        """The most that is needed until a worker asked for at the next tick could be ready, within the budget."""
         return self._at(now_s)
 
     def _at(self, now_s: float) -> Plan:
         first = int(now_s // WINDOW_S)
         last = int((now_s + self._startup_s + self.interval_s) // WINDOW_S)
         rows = self._schedule[min(first, len(self._schedule) - 1) : last + 1]
-        return {name: int(count) for name, count in zip(self._names, rows.max(axis=0), strict=True)}
+        held = rows[0]
+        for row in rows[1:]:
+            both = np.maximum(held, row)
+            # Each window is within the budget, what two of them need together may not be: the earlier one goes first.
+            if int(both @ self._gpus) > self._max_gpus:
+                break
+            held = both
+        return {name: int(count) for name, count in zip(self._names, held, strict=True)}
 
 
 def windows_of(setting: Setting) -> list[_Window]:
@@ -99,10 +109,9 @@ def windows_of(setting: Setting) -> list[_Window]:
 
 
 def _window(setting: Setting, held: list[TraceChunk], before_s: float, start_s: float) -> _Window:
-    arrival = np.concatenate([part.arrival_s for part in held])
-    mine = (arrival >= before_s) & (arrival < start_s + WINDOW_S)
-    columns = [np.concatenate([getattr(part, f) for part in held])[mine] for f in ("isl", "osl", "prefix_hit_tokens")]
-    part = TraceChunk(arrival[mine] - before_s, *columns)
+    whole = concatenate(held)
+    part = whole.take(np.flatnonzero((whole.arrival_s >= before_s) & (whole.arrival_s < start_s + WINDOW_S)))
+    part = replace(part, arrival_s=part.arrival_s - before_s)
     counted = part.arrival_s >= start_s - before_s
     roles = tuple(setting.pools)
     most = [_useful(setting, setting.pools[role]) for role in roles]
@@ -171,7 +180,7 @@ def _within(
 
 
 def schedule_for(setting: Setting, windows: list[_Window], target: float) -> NDArray[np.int64]:
-    """Workers by window and role, shape (windows, roles), that attain `target` of all requests at the least GPU-time."""
+    """Workers by window and role, shape (windows, roles), that attain `target` of all requests with least GPU-time."""
     pools = list(setting.pools.values())
     shape = windows[0].attained.shape
     grid = np.indices(shape)
@@ -205,14 +214,14 @@ def make(setting: Setting) -> Clairvoyant:
     from planner.whatif.replay import replay  # noqa: PLC0415 - the replay knows policies, this one alone knows the replay
 
     windows = windows_of(setting)
-    names = tuple(pool.name for pool in setting.pools.values())
+    pools, max_gpus = tuple(setting.pools.values()), setting.settings.max_gpus
     goal = setting.sla.attainment
     low, high = max(0.0, goal - 0.15), 1.0
     best: Clairvoyant | None = None
     best_cost, target = np.inf, goal
     fallback, most = None, -1.0
     for _ in range(CORRECTIONS):
-        policy = Clairvoyant(schedule_for(setting, windows, target), names, setting.startup_s)
+        policy = Clairvoyant(schedule_for(setting, windows, target), pools, setting.startup_s, max_gpus)
         outcome = replay(setting, policy, "clairvoyant")
         if outcome.attainment > most:
             fallback, most = policy, outcome.attainment
