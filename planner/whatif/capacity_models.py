@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 from planner.core.capacity import CapacityModel
 from planner.core.closed_form import ClosedForm
 from planner.whatif.simulated_capacity import SimulatedCapacity
@@ -14,12 +16,18 @@ NAMES = ("closed-form", "simulator")
 def capacity_model(name: str, engines: Engines, routing: Routing) -> CapacityModel:
     """The capacity model of a graph.
 
+    Args:
+        name: one of `NAMES`, or what a capacity model calls itself: `simulator:round_robin` has its own routing.
+        engines: of the graph.
+        routing: of the gateway, for a name without one.
+
     Raises:
         InputError: there is none of that name.
     """
     closed = ClosedForm(dict(zip(engines.roles, engines.timing, strict=True)), engines.transfer)
     if name == "closed-form":
         return closed
-    if name == "simulator":
-        return SimulatedCapacity(engines, closed, routing)
+    kind, _, own = name.partition(":")
+    if kind == "simulator" and own in {"", *get_args(Routing)}:
+        return SimulatedCapacity(engines, closed, cast("Routing", own) if own else routing)
     raise InputError(f"capacity model {name!r} is unknown", expected=" | ".join(NAMES), field="capacity")

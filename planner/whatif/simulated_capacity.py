@@ -1,8 +1,8 @@
 """The simulator as a capacity model: the same question as the closed form's, answered by running it.
 
-Slower by three orders of magnitude and free of the closed form's approximations; what both say of one demand is compared
-in `tests/bench/capacity.py`. Every prediction replays the same arrivals, scaled to the rate, so that plans are compared on
-common random numbers.
+Slower by three orders of magnitude and free of the closed form's approximations; what both say of one demand is
+compared in `tests/bench/capacity.py`. Every prediction replays the same arrivals, scaled to the rate, so that plans are
+compared on common random numbers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class SimulatedCapacity:
         routing: of the gateway.
         requests: simulated per prediction.
         seed: of the arrivals.
-        name: for records.
     """
 
     engines: Engines
@@ -68,7 +67,11 @@ class SimulatedCapacity:
     routing: Routing = "least_loaded"
     requests: int = 3000
     seed: int = 0
-    name: str = "simulator"
+
+    @property
+    def name(self) -> str:
+        """For records: with the routing, which changes what is predicted."""
+        return f"simulator:{self.routing}"
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -127,8 +130,10 @@ class SimulatedEvaluator:
         first, last = float(chunk.arrival_s[-1]) * 1000.0 * WARM_UP, float(chunk.arrival_s[-1]) * 1000.0
         # What has not completed long after the last arrival never will in time.
         simulation.run_to(last + 100.0 * self.sla.ttft_ms + 10_000.0 * self.sla.itl_ms)
+        # Nothing completes where every request is larger than a worker's KV cache.
         arrival, ttft, itl = (
-            np.concatenate([getattr(b, f) for b in batches]) for f in ("arrival_ms", "ttft_ms", "itl_ms")
+            np.concatenate([np.empty(0), *(getattr(b, f) for b in batches)])
+            for f in ("arrival_ms", "ttft_ms", "itl_ms")
         )
         counted = arrival >= first
         offered = max(1, int((chunk.arrival_s * 1000.0 >= first).sum()))
