@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -21,12 +22,15 @@ POLICIES: Mapping[str, Callable[[str, Setting], Policy]] = {
 
 _RANGE = re.compile(r"static:(\w+)\.\.(\w+)")
 
+#: Layouts in one range: beyond it, a range is a slip of the pen, and its replays would take a day.
+MOST_LAYOUTS = 1000
+
 
 def expand(spec: str, pools: Mapping[Role, Pool]) -> list[str]:
     """A policy argument as single policies: `static:2p2d..3p3d` is four of them, everything else is itself.
 
     Raises:
-        InputError: no such policy, or a range that runs backwards.
+        InputError: no such policy, or a range that runs backwards or is too long.
     """
     name = spec.partition(":")[0]
     if name not in POLICIES:
@@ -37,6 +41,9 @@ def expand(spec: str, pools: Mapping[Role, Pool]) -> list[str]:
     low, high = (static.counts_of(static.parse_layout(text, pools, "--policy"), pools) for text in match.groups())
     if any(a > b for a, b in zip(low, high, strict=True)):
         raise InputError(f"range {spec!r} runs backwards", expected="the smaller layout first", field="--policy")
+    many = math.prod(b - a + 1 for a, b in zip(low, high, strict=True))
+    if many > MOST_LAYOUTS:
+        raise InputError(f"range {spec!r} is {many:,} layouts", expected=f"at most {MOST_LAYOUTS:,}", field="--policy")
     letters = "a" if len(low) == 1 else "pd"
     every = product(*(range(a, b + 1) for a, b in zip(low, high, strict=True)))
     return ["static:" + "".join(f"{n}{letter}" for n, letter in zip(counts, letters, strict=True)) for counts in every]
