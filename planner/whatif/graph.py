@@ -28,20 +28,23 @@ def load_profiles(folders: Sequence[Path]) -> list[Profile]:
     Raises:
         InputError: a folder without profiles, or a profile that is wrong.
     """
-    paths: list[Path] = []
+    paths: dict[Path, Path] = {}
     for folder in folders:
         found = find_profiles(folder) if folder.is_dir() else []
         if not found:
             right = "a profile's folder, with profile.json in it or below it"
             raise InputError("holds no profile", expected=right, source=folder, field="--profile")
-        paths.extend(path for path in found if path not in paths)
-    return [load_profile(path) for path in paths]
+        for path in found:
+            # One folder may be given by several names; it stays under the first.
+            paths.setdefault(path.resolve(), path)
+    return [load_profile(path) for path in paths.values()]
 
 
 def build_graph(profiles: Sequence[Profile], *, aggregated: bool, max_gpus: int) -> Graph:
     """The graph that these profiles describe.
 
-    An aggregated worker may be described by an aggregated profile, or by a prefill and a decode profile of one GPU count.
+    An aggregated worker may be described by an aggregated profile, or by a prefill and a decode profile of one GPU
+    count.
 
     Raises:
         InputError: a role without a profile, or with several.

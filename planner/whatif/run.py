@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from planner.whatif.replay import replay
 from planner.whatif.requests import RequestWriter
 from planner.whatif.simulator.simulation import Simulation
 from planner.whatif.traces import GeneratedTrace, GeneratorSpec
+from profiler.errors import DependencyError
 from profiler.tables import fingerprint
 
 
@@ -97,6 +99,8 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Result]:
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool:
+            raise DependencyError("a process of the replay was ended from outside, perhaps for its memory") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
