@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,6 +50,12 @@ class GatewayRouting(StrEnum):
 
 #: Without --policy: ours, an HPA, Dynamo's classic planner, and the bound.
 DEFAULT_POLICIES = ("planner", "hpa", "dynamo-classic", "clairvoyant")
+
+#: A day: what starts more slowly is not scaled by its load.
+LONGEST_STARTUP_S = 86_400.0
+
+#: More than any one fleet has; counts are searched up to it.
+MOST_GPUS = 1_000_000
 
 _TRACE = "Azure CSV, Mooncake JSONL, CSV with arrival_s,isl,osl[,prefix_hit_tokens], or generate:NAME[,key=value…]."
 _POLICY = "planner, static:3p4d, static:2p2d..4p4d, hpa, dynamo-classic, clairvoyant; may be given more than once."
@@ -105,8 +112,8 @@ def whatif(  # noqa: PLR0917 - each is an option on the command line
     sla = Sla(_positive("--ttft-ms", ttft_ms), _positive("--itl-ms", itl_ms), _share("--attainment", attainment))
     _positive("--rate-scale", rate_scale)
     _positive("--time-scale", time_scale)
-    if not (math.isfinite(startup_s) and startup_s >= 0):
-        raise InputError(f"is {startup_s:g}", expected="0 or more seconds", field="--startup-s")
+    if not 0 <= startup_s <= LONGEST_STARTUP_S:
+        raise InputError(f"is {startup_s:g}", expected=f"from 0 to {LONGEST_STARTUP_S:g} seconds", field="--startup-s")
     for name, number, least in (
         ("--max-gpus", max_gpus, 1),
         ("--jobs", 1 if jobs is None else jobs, 1),
@@ -114,8 +121,12 @@ def whatif(  # noqa: PLR0917 - each is an option on the command line
     ):
         if number < least:
             raise InputError(f"is {number}", expected=f"at least {least}", field=name)
-    for name, path in (("--report", report), ("--requests-out", requests_out), ("--journal", journal)):
-        _check_writable(name, path)
+    if max_gpus > MOST_GPUS:
+        raise InputError(f"is {max_gpus}", expected=f"at most {MOST_GPUS}", field="--max-gpus")
+    _check_outputs(
+        {"--report": report, "--requests-out": requests_out, "--journal": journal},
+        {"--trace": Path(trace), "--config": config},
+    )
     tuning = load_tuning(config) if config is not None else Tuning()
     profiles = graphs.load_profiles(profile)
     graph = graphs.build_graph(profiles, aggregated=start.endswith("a"), max_gpus=max_gpus)
@@ -132,6 +143,8 @@ def whatif(  # noqa: PLR0917 - each is an option on the command line
     requests = scaled(source, rate_scale=rate_scale, time_scale=time_scale, seed=seed)
     # Read once before anything runs: a bad line far into the file is found now.
     summary = summarize(requests)
+    if summary.requests == 0:
+        raise InputError("holds no request", expected="a trace, scaled as asked, with requests", field="--trace")
     setting = Setting(
         engines=graph.engines,
         profiles=graph.profiles,
@@ -154,7 +167,7 @@ def whatif(  # noqa: PLR0917 - each is an option on the command line
     _answer(setting, summary.requests, summary.span_s, results, ours, output, report, journal)
 
 
-def _run(jobs: "list[Job]", processes: int) -> "list[Result]":
+def _run(jobs: list[Job], processes: int) -> list[Result]:
     """All results in the order of the jobs, with a progress bar on standard error."""
     from rich.progress import (
         BarColumn,
@@ -169,8 +182,8 @@ def _run(jobs: "list[Job]", processes: int) -> "list[Result]":
     from planner.whatif.run import run_all, warm_up
 
     for job in jobs:
-        # A wrong option is found before anything runs. The clairvoyant's making is the work itself, and it has no options.
-        if not job.spec == "clairvoyant":
+        # A wrong option is found before anything runs. The clairvoyant's making is the work itself; it has no options.
+        if job.spec != "clairvoyant":
             make_policy(job.spec, job.setting)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -187,23 +200,25 @@ def _run(jobs: "list[Job]", processes: int) -> "list[Result]":
 
 
 def _answer(  # noqa: PLR0917
-    setting: "Setting",
+    setting: Setting,
     requests: int,
     span_s: float,
-    results: "list[Result]",
+    results: list[Result],
     ours: str | None,
     output: Output,
     report: Path | None,
     journal: Path | None,
 ) -> None:
+    from planner.explain import printable
     from planner.whatif.report import Report, write_report
     from planner.whatif.table import as_json, outcome_table
 
     sla = setting.sla
     outcomes = [result.outcome for result in results]
     mine = next((result for result in results if result.spec == ours), None)
+    trace_name = printable(setting.trace.name)
     if journal is not None and mine is not None:
-        _write(journal, "".join(f"{line}\n" for line in mine.records))
+        _write("--journal", journal, "".join(f"{line}\n" for line in mine.records))
     if report is not None:
         facts = [
             ("profiles", ", ".join(str(p.path) for p in setting.sources)),
@@ -212,23 +227,27 @@ def _answer(  # noqa: PLR0917
             ("budget", f"{setting.settings.max_gpus} GPUs"),
             ("routing", setting.routing.replace("_", " ")),
             ("KV hand-off", setting.engines.transfer.source),
-            ("command", shlex.join(["planner", *sys.argv[1:]])),
+            ("command", printable(shlex.join(["planner", *sys.argv[1:]]))),
         ]
         notes = tuple(sorted({warning for p in setting.sources for warning in p.meta.warnings}))
-        title = f"What if: {setting.trace.name}"
+        title = f"What if: {trace_name}"
         decisions = mine.decisions if mine is not None else ()
-        write_report(
-            report, Report(title, setting.trace.name, requests, span_s, sla, facts, tuple(outcomes), decisions, notes)
-        )
+        page = Report(title, trace_name, requests, span_s, sla, facts, tuple(outcomes), decisions, notes)
+        try:
+            write_report(report, page)
+        except OSError as error:
+            raise _unwritten("--report", report, error) from None
     if output is Output.JSON:
         typer.echo(json.dumps(as_json(requests, span_s, sla, outcomes), allow_nan=False))
     else:
-        console.stdout.print(f"{setting.trace.name}: {requests:,} requests in {span_s:,.0f} s")
-        console.stdout.print(outcome_table(outcomes, sla))
+        console.stdout.print(f"{trace_name}: {requests:,} requests in {span_s:,.0f} s", markup=False, soft_wrap=True)
+        # Columns that do not fit the terminal wrap there; cut off, they would be lost to a pipe, too.
+        console.stdout.print(outcome_table(outcomes, sla), crop=False)
         if report is not None:
-            console.stdout.print(f"report: {report.resolve().as_uri()}", soft_wrap=True)
+            console.stdout.print(f"report: {report.resolve().as_uri()}", markup=False, soft_wrap=True)
         if journal is not None:
-            console.stdout.print(f"decisions: planner explain {journal}", soft_wrap=True)
+            command = f"planner explain {shlex.quote(str(journal))}"
+            console.stdout.print(f"decisions: {printable(command)}", markup=False, soft_wrap=True)
     if not any(outcome.attainment >= sla.attainment for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -263,11 +282,18 @@ def replay(
     records = _records(journal)
     models = {}
     differing = []
-    for number, record in enumerate(records, start=1):
-        key = (record.profiles, record.capacity, record.settings_hash)
-        if key not in models:
-            models[key] = capacity_of(record)
-        again = decide_again(record, models[key])
+    for number, record in records.items():
+        key = (record.profiles, record.capacity, record.settings.model_dump_json())
+        try:
+            if key not in models:
+                models[key] = capacity_of(record)
+            again = decide_again(record, models[key])
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Every field has the right form, and together they are no state that a planner can be in.
+            problem = f"cannot be decided again: {error}"
+            raise InputError(
+                problem, expected="a record as the planner wrote it", source=journal, line=number
+            ) from None
         if again != record.decision:
             differing.append({"line": number, "field": first_difference(record.decision, again)})
     if output is Output.JSON:
@@ -283,38 +309,41 @@ def replay(
         raise typer.Exit(1)
 
 
-def _records(path: Path) -> "list[DecisionRecord]":
+def _records(path: Path) -> dict[int, DecisionRecord]:
+    """The records by their line, counted from 1; at least one."""
     from planner.core.record import from_line
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", source=path) from None
     except UnicodeDecodeError as error:
         raise InputError(f"is not text (byte {error.start})", expected="decision records", source=path) from None
-    records = [from_line(text, source=str(path), number=n) for n, text in enumerate(lines, start=1) if text.strip()]
+    records = {n: from_line(text, source=str(path), number=n) for n, text in enumerate(lines, start=1) if text.strip()}
     if not records:
         raise InputError("holds no record", expected="one decision record per line", source=path)
     return records
 
 
-def _choose(records: "list[DecisionRecord]", at: float | None, line: int | None, path: Path) -> "DecisionRecord":
+def _choose(records: dict[int, DecisionRecord], at: float | None, line: int | None, path: Path) -> DecisionRecord:
+    if line is not None and at is not None:
+        raise InputError("goes without --line", source=path, field="--at")
     if line is not None:
-        if not 1 <= line <= len(records):
-            raise InputError(f"is {line}", expected=f"1 to {len(records)}", source=path, field="--line")
-        return records[line - 1]
+        if line not in records:
+            lines = f"a line with a record, {min(records)} to {max(records)}"
+            raise InputError(f"is {line}", expected=lines, source=path, field="--line")
+        return records[line]
+    every = list(records.values())
     if at is not None:
-        before = [record for record in records if record.decision.at_s <= at]
+        before = [record for record in every if record.decision.at_s <= at]
         if not before:
-            first = records[0].decision.at_s
+            first = every[0].decision.at_s
             raise InputError(f"is {at:g}", expected=f"{first:g} or later", source=path, field="--at")
         return before[-1]
     changed = [
-        r
-        for r in records
-        if any(r.decision.plan[n] != c for n, c in r.decision.current.items() if n in r.decision.plan)
+        r for r in every if any(r.decision.plan[n] != c for n, c in r.decision.current.items() if n in r.decision.plan)
     ]
-    return (changed or records)[-1]
+    return (changed or every)[-1]
 
 
 def _positive(name: str, value: float) -> float:
@@ -329,20 +358,38 @@ def _share(name: str, value: float) -> float:
     return value
 
 
-def _check_writable(name: str, path: Path | None) -> None:
+def _check_outputs(outputs: dict[str, Path | None], inputs: dict[str, Path | None]) -> None:
     """Found out before the work, not after it."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError("is a folder", expected="a file", source=path, field=name)
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError("cannot be written: its folder is not there, or not writable", source=path, field=name)
+    taken = {path.resolve(): name for name, path in inputs.items() if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        try:
+            if path.exists() and not path.is_file():
+                kind = "folder" if path.is_dir() else "device or pipe"
+                # It would be replaced, not written to.
+                raise InputError(f"is a {kind}", expected="a file", source=path, field=name)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+                pass
+        except OSError as error:
+            raise _unwritten(name, path, error) from None
+        other = taken.setdefault(path.resolve(), name)
+        if other != name:
+            raise InputError(f"is the file of {other}, too", expected="a file of its own", source=path, field=name)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(name: str, path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _unwritten(name, path, error) from None
+
+
+def _unwritten(name: str, path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot be written: {error.strerror or error}", source=path, field=name)
 
 
 def main() -> None:

@@ -33,6 +33,11 @@ LIMITS = {
 }
 
 
+def printable(text: str) -> str:
+    """Text from a file or a command line as a terminal can show it: control characters and broken ones escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def explained(record: DecisionRecord) -> RenderableType:
     """A decision as text and tables for the terminal."""
     decision, settings = record.decision, record.settings
@@ -40,34 +45,38 @@ def explained(record: DecisionRecord) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
-    facts.add_row("when", f"{record.time}, {record.graph}")
-    facts.add_row("level", decision.level.value.replace("_", " "))
-    facts.add_row("plan", _change(decision.current, decision.plan))
-    facts.add_row("because", ", ".join(decision.reasons))
-    facts.add_row("limit", LIMITS.get(decision.limit, decision.limit))
-    facts.add_row("SLA", f"TTFT {sla.ttft_ms:g} ms, ITL {sla.itl_ms:g} ms, {sla.attainment:.1%} of requests")
+
+    def fact(name: str, text: str) -> None:
+        facts.add_row(name, Text(printable(text)))
+
+    fact("when", f"{record.time}, {record.graph}")
+    fact("level", decision.level.value.replace("_", " "))
+    fact("plan", _change(decision.current, decision.plan))
+    fact("because", ", ".join(decision.reasons))
+    fact("limit", LIMITS.get(decision.limit, decision.limit))
+    fact("SLA", f"TTFT {sla.ttft_ms:g} ms, ITL {sla.itl_ms:g} ms, {sla.attainment:.1%} of requests")
     if decision.target is not None:
-        facts.add_row("target now", f"{decision.target:.2%}: the SLA's share moved by its error budget")
+        fact("target now", f"{decision.target:.2%}: the SLA's share moved by its error budget")
     if decision.nearest is not None:
         near = decision.nearest
-        facts.add_row("nearest SLA", f"TTFT {near.ttft_ms:.0f} ms, ITL {near.itl_ms:.1f} ms can be met")
-    facts.add_row("seen", _seen(record))
-    facts.add_row("forecast", _forecast(decision))
+        fact("nearest SLA", f"TTFT {near.ttft_ms:.0f} ms, ITL {near.itl_ms:.1f} ms can be met")
+    fact("seen", _seen(record))
+    fact("forecast", _forecast(decision))
     if decision.demand is not None:
         d = decision.demand
-        facts.add_row(
+        fact(
             "sized for",
             f"{d.rate_rps:.1f} requests/s (median {d.median_rps:.1f}, of it backlog {d.backlog_rps:.1f}), "
             f"dispersion {d.dispersion:.1f}, ISL {d.mean_isl:.0f}, OSL {d.mean_osl:.0f}, "
             f"prefix hits {d.mean_hit:.0f} tokens, from {d.sample} requests",
         )
     for clamp in decision.clamps:
-        facts.add_row("clamp", clamp)
+        fact("clamp", clamp)
     parts: list[RenderableType] = [facts]
     if decision.candidates:
         parts += [Text(), _candidates(decision)]
     if decision.runner_up is not None:
-        parts.append(Text(f"runner-up {_layout(decision.runner_up)}: {decision.why_not_runner_up}"))
+        parts.append(Text(printable(f"runner-up {_layout(decision.runner_up)}: {decision.why_not_runner_up}")))
     return Group(*parts)
 
 

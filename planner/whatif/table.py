@@ -25,9 +25,11 @@ def as_json(requests: int, span_s: float, sla: Sla, outcomes: Sequence[Outcome])
 def outcome_table(outcomes: Sequence[Outcome], sla: Sla) -> Table:
     """One row per policy."""
     title = f"TTFT {sla.ttft_ms:g} ms, ITL {sla.itl_ms:g} ms, for {sla.attainment:.4g} of requests"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 0, 0, 1), show_edge=False
+    )
     table.add_column("policy", overflow="fold", min_width=14)
-    for name in ("attain", "TTFT ok", "ITL ok", "TTFT p99\nms", "ITL p99\nms", "GPU-\nhours", "peak", "ups/\ndowns"):
+    for name in ("attain", "TTFT ok", "ITL ok", "TTFT\np99 ms", "ITL\np99 ms", "GPU-\nhours", "peak", "ups/\ndowns"):
         table.add_column(name, justify="right", no_wrap=True)
     for outcome in verdict(outcomes, sla).ranked:
         style = "bold" if outcome.policy.startswith("planner") else None
