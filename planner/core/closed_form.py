@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 #: Fitted to the simulator over loads, worker counts and the lengths of three traces; `tests/bench/capacity.py` prints
 #: what disagreement is left.
-WAIT_SCALE = 0.8
+WAIT_SCALE = 0.9
 WAIT_SHAPE = 2.0
 
 #: Where the gamma distribution of the wait is tabulated, in units of its scale: dense near 0, out to its far tail.

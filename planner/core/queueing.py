@@ -28,9 +28,9 @@ def erlang_c(servers: int, offered: float) -> float:
 def gated_cycle(rate: float, fixed: float, marginal: float) -> tuple[float, float]:
     """Mean cycle and batch of a server that takes all that waits into its next batch (gated service).
 
-    A batch of n takes fixed + n * marginal. In a busy cycle the batch is what came during the last one, at least one:
-    n = rate C / (1 - exp(-rate C)), the mean of a zero-truncated Poisson count, and C = fixed + n * marginal. (Takagi,
-    Analysis of Polling Systems, 1986, for the single queue with switch-over time.)
+    A batch of n takes fixed + n * marginal. The next batch is what came during this one, or, where nothing came, the one
+    request that ends the idle time: n = rate C + exp(-rate C) and C = fixed + n * marginal. (Takagi, Analysis of Polling
+    Systems, 1986, for the single queue; here the server waits instead of switching over.)
 
     Returns:
         (C, n); (inf, inf) where rate * marginal >= 1 and no cycle length is stationary.
@@ -44,17 +44,17 @@ def gated_cycle(rate: float, fixed: float, marginal: float) -> tuple[float, floa
     low, high = alone, alone + fixed / (1.0 - rate * marginal) + marginal / (1.0 - rate * marginal)
     for _ in range(48):
         cycle = 0.5 * (low + high)
-        if fixed + marginal * _truncated_mean(rate * cycle) > cycle:
+        if fixed + marginal * _mean_batch(rate * cycle) > cycle:
             low = cycle
         else:
             high = cycle
     cycle = 0.5 * (low + high)
-    return cycle, _truncated_mean(rate * cycle)
+    return cycle, _mean_batch(rate * cycle)
 
 
-def _truncated_mean(mean: float) -> float:
-    """Mean of a Poisson count given that it is at least 1."""
-    return mean / -math.expm1(-mean) if mean > 1e-9 else 1.0 + 0.5 * mean
+def _mean_batch(came: float) -> float:
+    """Mean batch when `came` requests come in a cycle on average: a Poisson count, and one where it is zero."""
+    return came + math.exp(-came)
 
 
 def busy_share(rate: float, cycle: float) -> float:
