@@ -16,7 +16,7 @@ demo: $(STAMP)
 	@mkdir -p out
 	$(BIN)/planner whatif --trace generate:conversation,duration_s=1800,seed=7 --rate-scale 10 \
 	  --profile profiling_results/llama-3.1-8b-instruct-fp8 --ttft-ms 200 --itl-ms 10 --startup-s 30 \
-	  --policy planner --policy static:2p2d..4p3d --policy hpa --policy dynamo-classic --policy clairvoyant \
+	  --policy planner --policy static:2p2d..4p3d --policy hpa --policy dynamo-classic:constant --policy clairvoyant \
 	  --report out/demo.html --journal out/demo.jsonl
 
 ## test: the quick suite

@@ -67,7 +67,7 @@ def _root() -> None:
 
 
 @app.command()
-def whatif(  # noqa: PLR0917 - each is an option on the command line
+def whatif(
     trace: Annotated[str, typer.Option(metavar="FILE", help=_TRACE)],
     profile: Annotated[list[Path], typer.Option(metavar="DIR", help="Profile, or a folder with profiles below it.")],
     ttft_ms: Annotated[float, typer.Option(metavar="N", help="TTFT limit of a request, ms.")],
@@ -199,7 +199,7 @@ def _run(jobs: list[Job], processes: int) -> list[Result]:
     return [by_spec[job.spec] for job in jobs]
 
 
-def _answer(  # noqa: PLR0917
+def _answer(
     setting: Setting,
     requests: int,
     span_s: float,

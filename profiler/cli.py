@@ -20,9 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_DYNAMO = (
-    "Dynamo's profiling results: raw_data.npz in selected_{prefill,decode}_interpolation, or *_raw_data.json."
-)
+_DYNAMO = "Dynamo's profiling results: raw_data.npz in selected_{prefill,decode}_interpolation, or *_raw_data.json."
 
 
 class Output(StrEnum):
@@ -41,13 +39,9 @@ class Format(StrEnum):
 
 @app.command()
 def show(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A profile, or a folder with profiles below it.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A profile, or a folder with profiles below it.")],
     output: Annotated[Output, typer.Option(help="A table for people or JSON for machines.")] = Output.TABLE,
-    draw: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Draw one self-contained page.")
-    ] = None,
+    draw: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Draw one self-contained page.")] = None,
 ) -> None:
     """Provenance, ranges, leave-one-out errors and warnings of profiles; optionally a picture."""
     from profiler import show as shown  # noqa: PLC0415 - numpy and pydantic would slow --help down
@@ -72,7 +66,7 @@ def show(
 
 
 @app.command("import")
-def import_(  # noqa: PLR0917 - each is an option on the command line
+def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help=_DYNAMO)],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Profiles go to DIR/<role>-tp<T>-dp<D>.")],
     model: Annotated[str, typer.Option(help="Model that was measured.")],
@@ -93,9 +87,7 @@ def import_(  # noqa: PLR0917 - each is an option on the command line
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1)] = None,
     block_size: Annotated[int | None, typer.Option(min=1)] = None,
     max_model_len: Annotated[int | None, typer.Option(min=1)] = None,
-    provenance: Annotated[
-        str, typer.Option(help="Where the tables come from.")
-    ] = "imported from Dynamo's tables",
+    provenance: Annotated[str, typer.Option(help="Where the tables come from.")] = "imported from Dynamo's tables",
     licence: Annotated[str, typer.Option(help="Their licence.")] = "unknown",
     overwrite: Annotated[bool, typer.Option(help="Replace profiles that are there.")] = False,
 ) -> None:

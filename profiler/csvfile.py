@@ -111,9 +111,7 @@ def read_table(path: Path, table: TableName) -> Samples:
         key = tuple(values[name][-1] for name in names)
         if key in seen:
             problem = f"the same {', '.join(names)} as line {seen[key]}"
-            raise InputError(
-                problem, expected="one row per point and repeat", source=path, line=line, field=names[0]
-            )
+            raise InputError(problem, expected="one row per point and repeat", source=path, line=line, field=names[0])
         seen[key] = line
     if not seen:
         raise InputError("holds no samples", expected="at least one row", source=path)

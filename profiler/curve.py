@@ -46,9 +46,7 @@ class Curve:
     ) -> None:
         x, y = (np.asarray(a, dtype=np.float64).ravel() for a in (tokens, values_ms))
         if len(x) != len(y) or len(x) == 0:
-            raise ValueError(
-                f"a curve needs as many values as lengths and at least one, got {len(x)} and {len(y)}"
-            )
+            raise ValueError(f"a curve needs as many values as lengths and at least one, got {len(x)} and {len(y)}")
         if not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all() and (y > 0).all()):
             raise ValueError("lengths and times must be finite and positive")
         self._light = light
@@ -98,9 +96,7 @@ class Curve:
 
         def without(i: int) -> tuple[float, Where]:
             keep = np.arange(len(self.tokens)) != i
-            lengths = np.concatenate(
-                [np.full(len(s), x) for x, s in zip(self.tokens, self._samples, strict=True)]
-            )
+            lengths = np.concatenate([np.full(len(s), x) for x, s in zip(self.tokens, self._samples, strict=True)])
             values = np.concatenate(self._samples)
             kept = np.isin(lengths, self.tokens[keep])
             rest = self._rebuild(lengths[kept], values[kept])

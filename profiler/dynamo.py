@@ -92,9 +92,7 @@ def prefill_samples(raw: RawTable) -> Samples:
     )
 
 
-def decode_samples(
-    raw: RawTable, gpus: int, roofline: Roofline | None
-) -> tuple[Samples, int, str, list[str]]:
+def decode_samples(raw: RawTable, gpus: int, roofline: Roofline | None) -> tuple[Samples, int, str, list[str]]:
     """The samples of Dynamo's decode table, its KV capacity, how that was cross-checked, and warnings.
 
     Batch is what the capacity implies, usage x capacity / context. Rows in which the engine ran far fewer
@@ -220,9 +218,7 @@ def _checked(raw: RawTable, half: Half) -> RawTable:
                 f"holds {array.dtype}", expected="numbers of 64 bits or fewer", source=raw.path, field=name
             )
         if array.ndim > 1 or (array.ndim == 0 and name != "max_kv_tokens"):
-            raise InputError(
-                f"has shape {array.shape}", expected="one dimension", source=raw.path, field=name
-            )
+            raise InputError(f"has shape {array.shape}", expected="one dimension", source=raw.path, field=name)
         values = array.astype(np.float64)
         for i in np.flatnonzero(~np.isfinite(values)):
             problem = f"is {values.ravel()[i]} in row {i + 1}"
@@ -264,9 +260,7 @@ def _read_json(path: Path) -> dict[str, NDArray[Any]]:
             raise InputError("holds something else than numbers", expected="a list", source=path, field=name)
         try:
             # One float makes all of them floats, as numpy does; the form is kept so that an export matches.
-            arrays[name] = np.array(
-                values, dtype=np.int64 if all(isinstance(v, int) for v in flat) else np.float64
-            )
+            arrays[name] = np.array(values, dtype=np.int64 if all(isinstance(v, int) for v in flat) else np.float64)
         except OverflowError:
             raise InputError("holds an integer beyond 64 bits", source=path, field=name) from None
     return arrays

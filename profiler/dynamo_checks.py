@@ -67,9 +67,7 @@ def check_decode(path: Path, usage: _Array, context: _Array, itl_ms: _Array, thr
     for i in range(1, len(usage)):
         if context[i] < context[i - 1]:
             problem = f"{context[i]:g} in row {i + 1} follows {context[i - 1]:g}"
-            raise InputError(
-                problem, expected="rows of growing context", source=path, field="y_context_length"
-            )
+            raise InputError(problem, expected="rows of growing context", source=path, field="y_context_length")
         if context[i] == context[i - 1] and usage[i] < usage[i - 1]:
             problem = f"{usage[i]:g} in row {i + 1} follows {usage[i - 1]:g} at context {context[i]:g}"
             raise InputError(problem, expected="growing usage", source=path, field="x_kv_usage")
@@ -99,9 +97,7 @@ def check_capacity(
     """
     if len(capacities) != 1 or not (capacities[0] >= 1 and float(capacities[0]).is_integer()):
         shown = ", ".join(f"{value:g}" for value in capacities)
-        raise InputError(
-            f"is {shown}", expected="one positive whole number", source=path, field="max_kv_tokens"
-        )
+        raise InputError(f"is {shown}", expected="one positive whole number", source=path, field="max_kv_tokens")
     capacity = int(capacities[0])
     usage, context, itl_ms, throughput = table
     nominal = usage * capacity / context

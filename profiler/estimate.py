@@ -76,9 +76,7 @@ class LeaveOneOut:
         """
         finite = np.isfinite(self.relative)
         inner, outer = finite & self.interior, finite & ~self.interior
-        chosen = (
-            (outer if outer.any() else inner) if where is Where.OUTSIDE else (inner if inner.any() else outer)
-        )
+        chosen = (outer if outer.any() else inner) if where is Where.OUTSIDE else (inner if inner.any() else outer)
         if not chosen.any():
             return None
         candidates = self.relative[chosen]

@@ -32,9 +32,7 @@ class Gpu:
         return self.peak_flops.get(key, self.peak_flops["bf16"])
 
 
-def _gpu(
-    name: str, bf16: float, fp8: float | None, bandwidth: float, memory_gib: float, *aliases: str
-) -> Gpu:
+def _gpu(name: str, bf16: float, fp8: float | None, bandwidth: float, memory_gib: float, *aliases: str) -> Gpu:
     peaks = {"bf16": bf16 * 1e12} | ({"fp8": fp8 * 1e12} if fp8 is not None else {})
     return Gpu(name, MappingProxyType(peaks), bandwidth * 1e12, memory_gib, aliases)
 

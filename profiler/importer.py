@@ -98,9 +98,7 @@ def shape_from_config(path: Path, dtype: str, kv_dtype: str) -> ModelShape:
         found["head_dim"] = found["hidden_size"] // found["heads"]
     else:
         found["head_dim"] = _size(data, "head_dim", path)
-    return ModelShape(
-        weight_bytes_per_param=bytes_of(dtype), kv_bytes_per_element=bytes_of(kv_dtype), **found
-    )
+    return ModelShape(weight_bytes_per_param=bytes_of(dtype), kv_bytes_per_element=bytes_of(kv_dtype), **found)
 
 
 def _size(data: dict[str, Any], key: str, path: Path) -> int:

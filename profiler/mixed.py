@@ -41,13 +41,9 @@ class MixedTable:
         self.knots_ms = isotonic_partial(points, medians)
         self._cost = fit_cost(points, medians)
 
-    def iteration_ms(
-        self, prefill_tokens: ArrayLike, batch: ArrayLike, kv_tokens: ArrayLike
-    ) -> NDArray[np.float64]:
+    def iteration_ms(self, prefill_tokens: ArrayLike, batch: ArrayLike, kv_tokens: ArrayLike) -> NDArray[np.float64]:
         """Milliseconds of an iteration (broadcast)."""
-        place = np.stack(
-            np.broadcast_arrays(*(np.asarray(a, np.float64) for a in (prefill_tokens, batch, kv_tokens)))
-        )
+        place = np.stack(np.broadcast_arrays(*(np.asarray(a, np.float64) for a in (prefill_tokens, batch, kv_tokens))))
         low, high = np.full(place.shape[1:], -np.inf), np.full(place.shape[1:], np.inf)
         for point, value in zip(self.points, self.knots_ms, strict=True):
             at = point.reshape(3, *[1] * (place.ndim - 1))

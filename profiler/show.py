@@ -45,9 +45,7 @@ def table(summary: dict[str, Any]) -> Table:
     """A summary as a table for people; what is not known is said to be unknown."""
     meta = summary["profile"]
     title = f"{meta['model']['name']}  {meta['role']}  {meta['gpu']['name']}  TP {meta['tp']} DP {meta['dp']}"
-    result = Table(
-        title=escape(title), show_header=False, title_justify="left", title_style="bold", pad_edge=False
-    )
+    result = Table(title=escape(title), show_header=False, title_justify="left", title_style="bold", pad_edge=False)
     result.add_column(style="cyan", no_wrap=True)
     result.add_column(overflow="fold")
     engine, limits = meta["engine"], meta["limits"]

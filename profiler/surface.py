@@ -52,9 +52,7 @@ class DecodeSurface:
     ) -> None:
         b, kv, itl = (np.asarray(a, dtype=np.float64).ravel() for a in (batch, kv_tokens, itl_ms))
         if not len(b) == len(kv) == len(itl) or len(b) == 0:
-            raise ValueError(
-                f"a surface needs equally many values, at least one: {len(b)}, {len(kv)}, {len(itl)}"
-            )
+            raise ValueError(f"a surface needs equally many values, at least one: {len(b)}, {len(kv)}, {len(itl)}")
         for values in (b, kv, itl):
             if not (np.isfinite(values).all() and (values > 0).all()):
                 raise ValueError("batches, KV tokens and times must be finite and positive")
@@ -100,9 +98,7 @@ class DecodeSurface:
 
         A batch below 1 counts as 1 and KV below 0 as 0; nan stays nan.
         """
-        b, kv = np.broadcast_arrays(
-            np.asarray(batch, dtype=np.float64), np.asarray(kv_tokens, dtype=np.float64)
-        )
+        b, kv = np.broadcast_arrays(np.asarray(batch, dtype=np.float64), np.asarray(kv_tokens, dtype=np.float64))
         # The other form of clip (np.clip) is slower on scalars, of which the planner asks many.
         x = np.minimum(np.maximum(b, self._batches[0]), self._batches[-1])
         y = np.minimum(np.maximum(kv, self._kv[0]), self._kv[-1])

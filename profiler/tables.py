@@ -121,11 +121,7 @@ def load_profile(path: Path | str) -> Profile:
     except UnicodeDecodeError as error:
         raise InputError(f"is not text (byte {error.start})", expected="JSON in UTF-8", source=file) from None
     meta = parse_meta(text, file)
-    samples = {
-        name: read_table(folder / f"{name}.csv", name)
-        for name in COLUMNS
-        if (folder / f"{name}.csv").exists()
-    }
+    samples = {name: read_table(folder / f"{name}.csv", name) for name in COLUMNS if (folder / f"{name}.csv").exists()}
     return _checked(Profile(folder, meta, samples))
 
 
@@ -158,9 +154,7 @@ def fingerprint(path: Path | str) -> str:
     folder = Path(path)
     digest = hashlib.sha256()
     try:
-        files = sorted(
-            f for f in folder.iterdir() if f.name == META_FILE or (f.stem in COLUMNS and f.suffix == ".csv")
-        )
+        files = sorted(f for f in folder.iterdir() if f.name == META_FILE or (f.stem in COLUMNS and f.suffix == ".csv"))
         for file in files:
             content = file.read_bytes()
             # The length keeps a byte moved from one file to the next from going unseen.

@@ -28,7 +28,7 @@ class ErrorBudgetSettings(BaseModel):
     """The target of a single plan sinks by no more than this: a surplus is no licence for an outage. 0: never."""
 
     max_repay: float = Field(default=0.0, ge=0, lt=1)
-    """It rises by no more than this: the last percent costs more workers than a deficit is worth, so by default not at all."""
+    """It rises by no more than this: the last percent costs more workers than a deficit is worth, so not at all."""
 
     reserve: float = Field(default=0.0, ge=0, lt=1)
     """Attainment kept above the target, for what the model did not foresee."""

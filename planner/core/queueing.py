@@ -28,9 +28,9 @@ def erlang_c(servers: int, offered: float) -> float:
 def gated_cycle(rate: float, fixed: float, marginal: float) -> tuple[float, float]:
     """Mean cycle and batch of a server that takes all that waits into its next batch (gated service).
 
-    A batch of n takes fixed + n * marginal. The next batch is what came during this one, or, where nothing came, the one
-    request that ends the idle time: n = rate C + exp(-rate C) and C = fixed + n * marginal. (Takagi, Analysis of Polling
-    Systems, 1986, for the single queue; here the server waits instead of switching over.)
+    A batch of n takes fixed + n * marginal. The next batch is what came during this one, or, where nothing came, the
+    one request that ends the idle time: n = rate C + exp(-rate C) and C = fixed + n * marginal. (Takagi, Analysis of
+    Polling Systems, 1986, for the single queue; here the server waits instead of switching over.)
 
     Returns:
         (C, n); (inf, inf) where rate * marginal >= 1 and no cycle length is stationary.

@@ -16,11 +16,13 @@ class Tuning(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     interval_s: float = Field(default=15.0, gt=0)
-    """Seconds between ticks, and the forecast's bin: half a start-up time or less, and long enough for counts to be more
+    """Seconds between ticks, and the forecast's bin: half a start-up time or less, and long enough for counts to be
+    more
     than noise. The HPA's sync period, too."""
 
     confidence: float = Field(default=0.5, ge=0.5, lt=1)
-    """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence) share.
+    """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence)
+    share.
 
     0.5 is the expectation over all of the forecast, whose error budget then absorbs what turns out worse; 0.9 plans for
     its worst fifth.

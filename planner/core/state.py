@@ -9,7 +9,7 @@ from planner.core.error_budget import ErrorBudget
 from planner.core.forecast import Forecast, ForecastState
 from planner.core.sizing import Candidate
 from planner.core.stabilise import Memory
-from planner.core.types import Level, LengthSample, Plan, Sla, Unknown
+from planner.core.types import LengthSample, Level, Plan, Sla, Unknown
 
 
 @dataclass(frozen=True, slots=True)

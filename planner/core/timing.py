@@ -1,9 +1,9 @@
 """From measured tables to iteration times: the one model of the engine that sizing and simulation share.
 
 A measured TTFT of a lone prompt of n tokens, T(n), is split as T(n) = L(n) + alpha n^2: L is the part that depends on
-how many tokens an iteration holds (weights, GEMMs, fixed overhead), the square is causal attention, which depends on each
-prompt alone. An iteration with prompts of q_1, q_2, … new tokens behind h_1, h_2, … cached ones then takes
-L(q_1 + q_2 + …) + alpha * sum((h_i + q_i)^2 - h_i^2). A lone prompt gets exactly its measured time back, and a batch shares
+how many tokens an iteration holds (weights, GEMMs, fixed overhead), the square is causal attention, which depends on
+each prompt alone. An iteration with prompts of q_1, q_2, … new tokens behind h_1, h_2, … cached ones then takes L(q_1
++ q_2 + …) + alpha * sum((h_i + q_i)^2 - h_i^2). A lone prompt gets exactly its measured time back, and a batch shares
 the fixed part but is never faster on its linear part than the table's longest prompts were.
 """
 

@@ -36,7 +36,8 @@ def main() -> None:
                 )
     spread = np.array(differences)
     print(
-        f"mean {spread.mean():+.3f}, mean absolute {np.abs(spread).mean():.3f}, worst {spread[np.abs(spread).argmax()]:+.3f}"
+        f"mean {spread.mean():+.3f}, mean absolute {np.abs(spread).mean():.3f}, "
+        f"worst {spread[np.abs(spread).argmax()]:+.3f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of a replay against the length of the trace: `python -m tests.bench.memory`. Each length has its process."""
+"""Peak memory of a replay against the length of the trace: `python -m tests.bench.memory`. One process per length."""
 
 from __future__ import annotations
 

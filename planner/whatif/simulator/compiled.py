@@ -20,7 +20,8 @@ R = TypeVar("R")
 
 
 def _cache_folder() -> Path | None:
-    """The folder for compiled code (`simulation.py` is not compiled), made if it is not there; None where none can be written."""
+    """The folder for compiled code, made if it is not there; None where none can be written."""
+    # `simulation.py` is plain Python around the kernel.
     sources = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.name != "simulation.py"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -44,8 +45,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function of the simulator's kernel.
 
     No fast-math: the same seed must give the same result on every machine, so only IEEE operations in program order.
-    No reference counting (`_nrt`, an option of numba's own target): the kernel allocates nothing, and counting references
-    of the simulation's arrays at each call made it five times slower.
+    No reference counting (`_nrt`, an option of numba's own target): the kernel allocates nothing, and counting
+    references of the simulation's arrays at each call made it five times slower.
     """
     options: dict[str, Any] = {"cache": _FOLDER is not None, "error_model": "numpy", "_nrt": False}
     compiled: Callable[P, R] = numba.njit(function, **options)

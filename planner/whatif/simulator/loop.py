@@ -21,8 +21,8 @@ from planner.whatif.simulator.state import (
     SECONDS,
     STARTING,
     WAIT,
-    F,
-    I,
+    Floats,
+    Ints,
     Sim,
 )
 from planner.whatif.simulator.worker import (
@@ -115,7 +115,7 @@ def _transferred(s: Sim, now: float) -> None:
 
 
 @kernel
-def advance(s: Sim, until_ms: float, arrival: F, isl: I, osl: I, hit: I, last_chunk: bool) -> int:
+def advance(s: Sim, until_ms: float, arrival: Floats, isl: Ints, osl: Ints, hit: Ints, last_chunk: bool) -> int:
     """Run to `until_ms`, or until the caller is needed.
 
     Args:

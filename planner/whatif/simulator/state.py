@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from planner.core.timing import EngineTiming, TransferTiming
 
-F = NDArray[np.float64]
-I = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 #: A structured array; the kernel reads its fields as attributes of its elements.
 Records = NDArray[np.record]
 
@@ -34,7 +34,8 @@ ROUND_ROBIN, LEAST_LOADED = 0, 1
 # Why `advance` returned.
 REACHED, NEED_ARRIVALS, NEED_SLOTS, OUTPUT_FULL = 0, 1, 2, 3
 
-# Lists of requests. Owners 0 and 1 are the gateway's pools (WAIT only: no worker was ready); worker w is owner w + POOLS.
+# Lists of requests. Owners 0 and 1 are the gateway's pools (WAIT only: no worker was ready); worker w is owner w +
+# POOLS.
 POOLS = 2
 WAIT, FILL, JOIN, FRESH = 0, 1, 2, 3
 HEAD, TAIL = 0, 1
@@ -63,8 +64,8 @@ TOTALS = _fields(
 
 #: A request in flight. `prompt`: tokens to prefill, isl or isl + generated after a preemption; `computed` of them, hits
 #: included; `chunk`: of them in the running iteration; `blocks`: held on its worker at admission; `source`: the prefill
-#: worker that still holds `source_blocks` for it; `context`, `joined`: KV tokens and iteration when it joined the batch;
-#: `sequence`: order of admission.
+#: worker that still holds `source_blocks` for it; `context`, `joined`: KV tokens and iteration when it joined the
+#: batch; `sequence`: order of admission.
 REQUEST = _fields(
     "isl osl hit prompt computed chunk generated blocks source source_blocks worker context joined sequence next",
     "arrival first",
@@ -90,27 +91,27 @@ class Sim(NamedTuple):
     """All state of one simulation. Shapes: S slots, W workers, B = max_num_seqs + 1, N and K table nodes."""
 
     engines: Records  # (2,) ENGINE
-    prefill_ms: F  # (2, N) prompt time without attention, at multiples of the prefill step
-    decode_ms: F  # (2, B, K) iteration time by running batch and KV node
-    transfer_ms: F  # (N',) hand-off time at multiples of the transfer step
+    prefill_ms: Floats  # (2, N) prompt time without attention, at multiples of the prefill step
+    decode_ms: Floats  # (2, B, K) iteration time by running batch and KV node
+    transfer_ms: Floats  # (N',) hand-off time at multiples of the transfer step
     totals: Records  # (1,) TOTALS
-    per_second: I  # (SECONDS,) arrivals
+    per_second: Ints  # (SECONDS,) arrivals
     requests: Records  # (S,) REQUEST
     workers: Records  # (W,) WORKER
-    lists: I  # (2 + W, 4, 2) heads and tails
+    lists: Ints  # (2 + W, 4, 2) heads and tails
     heap: Records  # (W, B) TURN: the running batch by the iteration number at which each request ends
-    phase: I  # (W, largest block) running requests by the iteration residue at which they need a new block
+    phase: Ints  # (W, largest block) running requests by the iteration residue at which they need a new block
     transfers: Records  # (S,) TRANSFER, a heap by end time
     out: Records  # FINISHED, taken out by the caller
 
 
-def _prefill_table(timing: EngineTiming, nodes: int) -> F:
+def _prefill_table(timing: EngineTiming, nodes: int) -> Floats:
     table = np.full(nodes, timing.prefill_ms[-1])
     table[: len(timing.prefill_ms)] = timing.prefill_ms
     return table
 
 
-def _decode_table(timing: EngineTiming, batches: int, nodes: int) -> F:
+def _decode_table(timing: EngineTiming, batches: int, nodes: int) -> Floats:
     have_b, have_k = timing.decode_ms.shape
     table = np.empty((batches, nodes))
     table[:have_b, :have_k] = timing.decode_ms
@@ -165,7 +166,7 @@ def new_sim(
 
 def _records(array: NDArray[np.void]) -> Records:
     """A structured array under the type that lets the kernel's fields pass the type checker."""
-    return cast(Records, array)
+    return cast("Records", array)
 
 
 def _chain_free(requests: Records, first: int, after: int) -> None:

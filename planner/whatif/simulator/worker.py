@@ -1,13 +1,13 @@
 """One worker: which requests run in its next iterations, how long these take, and what they leave behind.
 
-A *segment* is a run of iterations over an unchanged batch. While nothing joins, nothing ends and no block runs out, every
-iteration adds one token to each running request and the iteration time is linear in the KV tokens between two nodes of
-the table; the time of k iterations is then an arithmetic series, and k of them cost as much as one. An arrival cuts the
-segment at the next iteration boundary, so the result is that of stepping one by one.
+A *segment* is a run of iterations over an unchanged batch. While nothing joins, nothing ends and no block runs out,
+every iteration adds one token to each running request and the iteration time is linear in the KV tokens between two
+nodes of the table; the time of k iterations is then an arithmetic series, and k of them cost as much as one. An
+arrival cuts the segment at the next iteration boundary, so the result is that of stepping one by one.
 
-Scheduling follows vLLM's V1 scheduler: running decodes first, then prefills in progress, then the waiting queue in order
-of arrival, within max_num_batched_tokens, max_num_seqs and free KV blocks; when blocks run out the request admitted last
-is preempted and recomputed. Unlike vLLM, a prompt's blocks are reserved whole at admission.
+Scheduling follows vLLM's V1 scheduler: running decodes first, then prefills in progress, then the waiting queue in
+order of arrival, within max_num_batched_tokens, max_num_seqs and free KV blocks; when blocks run out the request
+admitted last is preempted and recomputed. Unlike vLLM, a prompt's blocks are reserved whole at admission.
 """
 
 from __future__ import annotations

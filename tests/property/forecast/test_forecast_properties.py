@@ -111,9 +111,7 @@ def test_more_constant_load_is_never_forecast_lower(rate: float, k: float, bins:
 
 @settings(deadline=None, max_examples=50)
 @given(histories, st.integers(1, 45))
-def test_unknown_bins_leave_the_evidence_alone(
-    history: list[tuple[float | None, float]], unknown: int
-) -> None:
+def test_unknown_bins_leave_the_evidence_alone(history: list[tuple[float | None, float]], unknown: int) -> None:
     state = fed(history)
     later = state
     at_s = 1.8e9 if state.at_s is None else state.at_s

@@ -34,9 +34,7 @@ def _columns(samples: list[tuple[int, int, float]]) -> tuple[np.ndarray, np.ndar
 
 @given(samples=_samples, roofline=_rooflines, seed=st.integers(0, 2**16))
 @settings(max_examples=150, deadline=None)
-def test_surface_never_falls(
-    samples: list[tuple[int, int, float]], roofline: Roofline | None, seed: int
-) -> None:
+def test_surface_never_falls(samples: list[tuple[int, int, float]], roofline: Roofline | None, seed: int) -> None:
     batch, kv, itl = _columns(samples)
     surface = DecodeSurface(batch, kv, itl, roofline, kv_capacity_tokens=1e6)
     rng = np.random.default_rng(seed)
@@ -61,9 +59,7 @@ def test_surface_is_exact_where_data_is_consistent(
     assert surface.itl_ms(batch, kv).tolist() == consistent.tolist()
 
 
-@given(
-    samples=st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.5, 1e4)), min_size=1), roofline=_rooflines
-)
+@given(samples=st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.5, 1e4)), min_size=1), roofline=_rooflines)
 @settings(deadline=None)
 def test_curve_never_falls_and_is_exact_where_consistent(
     samples: list[tuple[int, float]], roofline: Roofline | None

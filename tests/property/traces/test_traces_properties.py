@@ -74,9 +74,7 @@ def test_mutated_files(data: st.DataObject, example: bytes, packed: bool) -> Non
         content[start:end] = data.draw(
             st.one_of(
                 st.binary(max_size=4),
-                st.sampled_from(
-                    [b"\n", b",", b'"', b"-", b"e9", b"NaN", b"inf", b"\r", b"\0", b"{", b"[", b"999999"]
-                ),
+                st.sampled_from([b"\n", b",", b'"', b"-", b"e9", b"NaN", b"inf", b"\r", b"\0", b"{", b"[", b"999999"]),
             )
         )
     read(bytes(content))
@@ -88,17 +86,13 @@ def test_cut_off_files(example: bytes, length: int) -> None:
     read(example[:length])
 
 
-CELL = st.one_of(
-    st.text(max_size=6), st.floats().map(str), st.integers().map(str), st.sampled_from(["", "1", "2"])
-)
+CELL = st.one_of(st.text(max_size=6), st.floats().map(str), st.integers().map(str), st.sampled_from(["", "1", "2"]))
 
 
 @MANY
 @given(st.sampled_from([PLAIN, AZURE]), st.lists(st.lists(CELL, min_size=3, max_size=4), max_size=5))
 def test_any_cells(example: bytes, rows: list[list[str]]) -> None:
-    read(
-        example.split(b"\n")[0] + b"\n" + "\n".join(",".join(row) for row in rows).encode("utf-8", "replace")
-    )
+    read(example.split(b"\n")[0] + b"\n" + "\n".join(",".join(row) for row in rows).encode("utf-8", "replace"))
 
 
 JSON = st.recursive(
@@ -138,9 +132,7 @@ class Listed(Trace):
     st.floats(0.1, 10),
     st.integers(0, 2**40),
 )
-def test_scaling_keeps_traces_valid(
-    arrival_s: list[float], size: int, rate: float, time: float, seed: int
-) -> None:
+def test_scaling_keeps_traces_valid(arrival_s: list[float], size: int, rate: float, time: float, seed: int) -> None:
     trace = scaled(Listed(arrival_s, size), rate_scale=rate, time_scale=time, seed=seed)
     got = collect(trace)
     if len(got):

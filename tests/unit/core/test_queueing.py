@@ -54,7 +54,6 @@ def test_erlang_c_rises_with_load_and_falls_with_servers(servers: int, load: flo
 #: Poisson count that is known not to be zero, m / (1 - e^-m), is larger at every load.
 
 
-
 def test_gated_cycle_by_hand() -> None:
     # m = 0.05 x 12.3118 = 0.6156; m + e^-m = 1.1559; 10 + 2 x 1.1559 = 12.3118. Simulated: 1.1566 requests a batch.
     cycle, batch = gated_cycle(0.05, 10.0, 2.0)

@@ -110,9 +110,7 @@ def test_damped_trend_fit_is_as_good_as_the_librarys(seed: int) -> None:
 
     def model() -> Holt:
         start = float(roots[:10].mean())
-        return Holt(
-            roots, damped_trend=True, initialization_method="known", initial_level=start, initial_trend=0.0
-        )
+        return Holt(roots, damped_trend=True, initialization_method="known", initial_level=start, initial_trend=0.0)
 
     def squares(a: float, b: float, f: float) -> float:
         return float(model().fit(a, b, damping_trend=f, optimized=False).sse)

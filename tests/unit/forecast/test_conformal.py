@@ -112,9 +112,7 @@ def test_rounded_to_six_digits() -> None:
     assert rounded(1 / 3) == 0.333333
 
 
-@pytest.mark.parametrize(
-    "bad", [{"scored_steps": (4, 1)}, {"scored_levels": ()}, {"scored_steps": (0,)}, {"x": 1}]
-)
+@pytest.mark.parametrize("bad", [{"scored_steps": (4, 1)}, {"scored_levels": ()}, {"scored_steps": (0,)}, {"x": 1}])
 def test_settings_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ForecastSettings.model_validate(bad)

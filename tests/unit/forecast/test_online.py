@@ -156,9 +156,7 @@ def test_the_state_stays_bounded_and_small() -> None:
     state = fed(bursty(1300, mean=6e5), settings)
     assert len(state.rates_rps) == settings.history_bins
     assert len(state.coarse_rps) == settings.coarse_bins
-    assert all(
-        len(ring) == settings.residuals for c in state.candidates[::2] for ring in c.residuals[:1] if ring
-    )
+    assert all(len(ring) == settings.residuals for c in state.candidates[::2] for ring in c.residuals[:1] if ring)
     assert [len(queue) for queue in state.issued] == list(settings.scored_steps)
     poisson = fed(bursty(1300), settings)
     assert len(TypeAdapter(ForecastState).dump_json(poisson)) < 15_000

@@ -127,9 +127,7 @@ def test_a_picture_that_cannot_be_written_ends_with_3(
     assert said.out == ""
 
 
-def test_without_arguments_it_helps(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_arguments_it_helps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch)
     said = capsys.readouterr()
     assert "Usage" in said.out + said.err

@@ -29,9 +29,7 @@ def test_npz_comes_out_as_it_went_in(
             assert content == (source / name).read_bytes()
 
 
-def test_json_comes_out_as_it_went_in(
-    prefill: Arrays, decode: Arrays, described: Described, tmp_path: Path
-) -> None:
+def test_json_comes_out_as_it_went_in(prefill: Arrays, decode: Arrays, described: Described, tmp_path: Path) -> None:
     source = tmp_path / "plain"
     source.mkdir()
     tables = {"prefill": prefill, "decode": decode | {"max_kv_tokens": np.array(100_000)}}
@@ -135,9 +133,7 @@ def test_a_table_with_the_capacity_of_another_is_refused(
     read_dynamo(write(prefill, decode), described)
 
 
-def test_another_tp_contradicts_the_table(
-    prefill: Arrays, decode: Arrays, write: Write, described: Described
-) -> None:
+def test_another_tp_contradicts_the_table(prefill: Arrays, decode: Arrays, write: Write, described: Described) -> None:
     with pytest.raises(InputError, match="another TP x DP than 2"):
         read_dynamo(write(prefill, decode), replace(described, tp=2))
 

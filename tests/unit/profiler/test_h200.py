@@ -42,8 +42,7 @@ def test_straight_lines_beat_a_monotone_cubic_on_prefill(prefill: Profile) -> No
     assert (round(summary.mean, 3), round(summary.worst, 3), summary.points) == (0.035, 0.097, 15)
     x, y = curve.tokens, curve.medians_ms
     cubic = [
-        abs(float(PchipInterpolator(np.delete(x, i), np.delete(y, i))(x[i])) / y[i] - 1)
-        for i in range(1, len(x) - 1)
+        abs(float(PchipInterpolator(np.delete(x, i), np.delete(y, i))(x[i])) / y[i] - 1) for i in range(1, len(x) - 1)
     ]
     assert float(np.mean(cubic)) > summary.mean
 

@@ -96,9 +96,7 @@ def test_a_write_that_fails_leaves_the_old_profile(profile: Profile, monkeypatch
     assert sorted(f.name for f in profile.path.parent.iterdir()) == ["decode-tp1-dp1", "prefill-tp1-dp1"]
 
 
-def test_a_rename_that_fails_brings_the_old_profile_back(
-    profile: Profile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rename_that_fails_brings_the_old_profile_back(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     before, real = fingerprint(profile.path), Path.rename
 
     def refuse(self: Path, target: Path) -> Path:

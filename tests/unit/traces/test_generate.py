@@ -94,9 +94,7 @@ def test_correlation_of_lengths() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_prefix_hits(share: float) -> None:
-    trace = GeneratedTrace(
-        GeneratorSpec(rps=100, duration_s=500, prefix_hit_share=share, prefix_block_tokens=1)
-    )
+    trace = GeneratedTrace(GeneratorSpec(rps=100, duration_s=500, prefix_hit_share=share, prefix_block_tokens=1))
     got = collect(trace)
     assert summarize(trace).mean_hit_share == pytest.approx(share, abs=0.02)
     assert np.all((got.prefix_hit_tokens >= 0) & (got.prefix_hit_tokens < got.isl))

@@ -87,9 +87,7 @@ def test_generated_workloads_resemble_the_real_ones(workload: str, name: str) ->
 
     assert mean([r.rps_mean for r in runs]) == pytest.approx(real.rps_mean, rel=0.15)
     assert mean([r.minute_peak_to_mean for r in runs]) == pytest.approx(real.minute_peak_to_mean, rel=0.25)
-    assert mean([r.dispersion_per_second for r in runs]) == pytest.approx(
-        real.dispersion_per_second, rel=0.25
-    )
+    assert mean([r.dispersion_per_second for r in runs]) == pytest.approx(real.dispersion_per_second, rel=0.25)
     assert mean([r.isl.mean for r in runs]) == pytest.approx(real.isl.mean, rel=0.05)
     assert mean([r.isl.p95 for r in runs]) == pytest.approx(real.isl.p95, rel=0.05)
     assert mean([r.osl.mean for r in runs]) == pytest.approx(real.osl.mean, rel=0.08)

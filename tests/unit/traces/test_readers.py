@@ -14,18 +14,14 @@ from profiler.errors import InputError
 
 PLAIN = "arrival_s,isl,osl\n0.5,10,20\n0.5,11,21\n2.25,12,22\n"
 AZURE = (
-    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-    "2023-11-16 18:15:46.6805900,374,44\n"
-    "2023-11-16 18:15:46.6805901,396,109"
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:46.6805901,396,109"
 )
 
 
 def request(timestamp: object = 0, isl: object = 1100, osl: object = 5, hash_ids: object = (0, 1, 2)) -> str:
     if isinstance(hash_ids, tuple):
         hash_ids = list(hash_ids)
-    return json.dumps(
-        {"timestamp": timestamp, "input_length": isl, "output_length": osl, "hash_ids": hash_ids}
-    )
+    return json.dumps({"timestamp": timestamp, "input_length": isl, "output_length": osl, "hash_ids": hash_ids})
 
 
 def write(folder: Path, content: str | bytes, name: str = "trace.dat") -> Path:
@@ -242,9 +238,7 @@ def test_what_is_not_a_file(tmp_path: Path, path: str) -> None:
 
 
 def test_chunks_restart(tmp_path: Path) -> None:
-    trace = open_trace(
-        write(tmp_path, "arrival_s,isl,osl\n" + "".join(f"{i},{i + 1},1\n" for i in range(70_000)))
-    )
+    trace = open_trace(write(tmp_path, "arrival_s,isl,osl\n" + "".join(f"{i},{i + 1},1\n" for i in range(70_000))))
     first = trace.chunks()
     assert len(next(first)) == 65_536
     assert summarize(trace).requests == 70_000

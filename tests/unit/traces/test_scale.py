@@ -35,9 +35,7 @@ class Rechunked(Trace):
 
 
 def same(a: TraceChunk, b: TraceChunk) -> bool:
-    return all(
-        np.array_equal(getattr(a, f), getattr(b, f)) for f in ("arrival_s", "isl", "osl", "prefix_hit_tokens")
-    )
+    return all(np.array_equal(getattr(a, f), getattr(b, f)) for f in ("arrival_s", "isl", "osl", "prefix_hit_tokens"))
 
 
 ORIGINAL = GeneratedTrace(GeneratorSpec(rps=50, duration_s=600, prefix_hit_share=0.4, dispersion=2))
@@ -66,9 +64,7 @@ def test_thinning_keeps_times_and_lengths() -> None:
 
 def test_requests_stay_whole_and_come_from_nearby() -> None:
     original, got = collect(ORIGINAL), collect(scaled(ORIGINAL, rate_scale=4, seed=1))
-    known = set(
-        zip(original.isl.tolist(), original.osl.tolist(), original.prefix_hit_tokens.tolist(), strict=True)
-    )
+    known = set(zip(original.isl.tolist(), original.osl.tolist(), original.prefix_hit_tokens.tolist(), strict=True))
     assert set(zip(got.isl.tolist(), got.osl.tolist(), got.prefix_hit_tokens.tolist(), strict=True)) <= known
     assert got.arrival_s.min() >= 0
     assert got.arrival_s.max() <= original.arrival_s.max()
