@@ -59,10 +59,9 @@ def main() -> None:
         runs = [kernel(setting, layout) for _ in range(RUNS)]
         speeds = [speed for speed, _ in runs]
         median, events = statistics.median(speeds), runs[0][1]
-        print(
-            f"kernel {layout.replace(',', 'p')}d: {median:>9,.0f} requests/s"
-            f" ({min(speeds):,.0f} to {max(speeds):,.0f}), {events:.1f} events a request, {1e9 / median / events:.0f} ns an event"
-        )
+        spread = f"({min(speeds):,.0f} to {max(speeds):,.0f})"
+        cost = f"{events:.1f} events a request, {1e9 / median / events:.0f} ns an event"
+        print(f"kernel {layout.replace(',', 'p')}d: {median:>9,.0f} requests/s {spread}, {cost}")
     for spec in ("static:3p3d", "hpa", "planner"):
         walls = [replay(setting, make_policy(spec, setting), spec).wall_s for _ in range(3)]
         print(f"replay {spec}: {requests / statistics.median(walls):>9,.0f} requests/s with observation and decisions")

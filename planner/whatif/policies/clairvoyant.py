@@ -137,7 +137,7 @@ def _useful(setting: Setting, pool: Pool) -> int:
 
 
 #: Counts tried per role and window.
-MOST_WORKERS = 24
+MOST_WORKERS = 64
 
 
 def _until_full(
