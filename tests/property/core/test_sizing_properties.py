@@ -87,7 +87,7 @@ def drawn_cases(draw: st.DrawFn) -> Case:
             ttft * draw(limits), max(itl, 1.0) * draw(limits), attainment=draw(st.sampled_from([0.5, 0.9, 0.95, 0.99]))
         ),
         bounds=draw(pool_bounds()),
-        max_gpus=draw(st.one_of(st.just(120), st.integers(1, 120))),
+        max_gpus=draw(st.one_of(st.just(120), st.integers(1, 120), st.integers(2, 16))),
         current=draw(st.tuples(st.integers(0, 12), st.integers(0, 12))),
         target=draw(st.one_of(st.none(), st.floats(0.3, 0.999))),
     )

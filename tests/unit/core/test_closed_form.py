@@ -9,7 +9,7 @@ import pytest
 from scipy.special import gammainc, ndtr
 
 from planner.core.capacity import UncertainRate
-from planner.core.closed_form import ClosedForm
+from planner.core.closed_form import WAIT_SCALE, WAIT_SHAPE, ClosedForm
 from planner.core.queueing import busy_share, erlang_c, gated_cycle
 from planner.core.types import LengthSample, Role, Sla
 from tests.engines import engine, transfer
@@ -141,19 +141,19 @@ def test_share_within_the_itl_limit() -> None:
 
 @pytest.mark.parametrize(("rate", "workers", "slack_ms"), [(20.0, 1, 15.0), (60.0, 1, 40.0), (90.0, 3, 5.0)])
 def test_share_within_the_ttft_limit(rate: float, workers: int, slack_ms: float) -> None:
-    # Equal prompts of 20 ms, 10 of them shared by a batch. Those that find all workers busy (Erlang C) wait 0.8 times
-    # (a cycle and its variance over its mean) x (1/2 and, by load, those of their own batch that came before them).
+    # Equal prompts of 20 ms, 10 of them shared by a batch. Those that find all workers busy (Erlang C) wait in proportion
+    # to (a cycle and its variance over its mean) x (1/2 and, by load, those of their own batch that came before them).
     r = rate / 1000 / workers
     load = r * 10.0
     cycle, batch = gated_cycle(r, 10.0, 10.0)
     busy = erlang_c(workers, workers * busy_share(r, cycle))
     variance = batch * 10.0**2 / workers * (1.0 + load**2 / (1.0 - load**2) / workers)
-    wait = 0.8 * (cycle + variance / cycle) * (0.5 + load * (0.5 + 0.5 / workers))
+    wait = WAIT_SCALE * (cycle + variance / cycle) * (0.5 + load * (0.5 + 0.5 / workers))
     decode = by_hand().evaluator(demand(1e-6), SLA)  # the pool behind it idles: 4 ms of hand-off, a step of 6.15 ms
     found = decode.at_rate(rate).predict(both(workers, 4000))
     assert found.ttft_ms == pytest.approx(20.0 + 4.0 + 6.15 + busy * wait, rel=0.01)
     limited = by_hand().evaluator(demand(rate), Sla(30.15 + slack_ms, 50.0)).predict(both(workers, 4000))
-    expected = 1.0 - busy * (1.0 - gammainc(2.0, slack_ms * 2.0 / wait))
+    expected = 1.0 - busy * (1.0 - gammainc(WAIT_SHAPE, slack_ms * WAIT_SHAPE / wait))
     assert limited.ttft_attainment == pytest.approx(float(expected), abs=0.005)
     assert 0.2 < limited.ttft_attainment < 0.99
 
@@ -177,6 +177,14 @@ def test_nearest_raises_only_what_is_out_of_reach() -> None:
     both_near = by_hand().evaluator(demand(1.0, mixed), Sla(1.0, 1.0)).nearest()
     assert both_near.ttft_ms == pytest.approx(56.15)
     assert both_near.itl_ms == pytest.approx(8.15)
+
+
+def test_the_nearest_sla_counts_requests_that_keep_both_limits() -> None:
+    # Half have long prompts, the other half long contexts: each limit alone could stay at the better half's latency.
+    halves = LengthSample((3000, 100), (2, 12_000), (0, 0))
+    wanted = Sla(20.0, 6.0, 0.5)
+    near = by_hand().evaluator(demand(1.0, halves), wanted).nearest()
+    assert by_hand().evaluator(demand(1.0, halves), near).ceiling().attainment >= 0.5
 
 
 def test_ceiling_judges_each_request_by_its_own_lengths() -> None:
