@@ -13,10 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from planner.core.capacity import CapacityModel
 from planner.core.decide import Planner
+from planner.core.forecast import Forecast
 from planner.core.settings import PlannerSettings
 from planner.core.state import Decision, PlannerState
 from planner.core.types import Observation
 from profiler.errors import InputError
+
+
+#: Beyond these a record is damaged rather than large.
+MOST_WORKERS, MOST_INTERVALS_AHEAD = 1_000_000, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +88,34 @@ def from_line(line: str, *, source: str, number: int) -> DecisionRecord:
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not JSON: {error}", expected="a decision record", source=source, line=number) from None
     try:
-        return _adapter().validate_python(data)
+        record = _adapter().validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or None
         raise InputError(first["msg"], expected="a decision record", source=source, line=number, field=where) from None
+    flaw = _flaw(record)
+    if flaw is not None:
+        raise InputError(flaw[1], expected="a decision record", source=source, line=number, field=flaw[0])
+    return record
+
+
+def _flaw(record: DecisionRecord) -> tuple[str, str] | None:
+    """A field, and what is wrong with it beside the others; bounds on sizes keep a replay's work in bounds."""
+    settings, forecast = record.settings, record.decision.forecast
+    roles = sorted(pool.role.value for pool in settings.pools)
+    if roles not in (["decode", "prefill"], ["aggregated"]):
+        return "settings.pools", f"is for {', '.join(roles) or 'no role'}, not prefill and decode, nor aggregated"
+    for index, pool in enumerate(settings.pools):
+        if pool.gpus_per_worker < 1 or not 0 <= pool.min_workers <= pool.max_workers <= MOST_WORKERS:
+            bounds = f"{pool.min_workers} to {pool.max_workers} workers of {pool.gpus_per_worker} GPUs"
+            return f"settings.pools.{index}", f"cannot be {bounds}"
+    if not settings.lead_time_s / settings.interval_s + settings.horizon_intervals <= MOST_INTERVALS_AHEAD:
+        return "settings.lead_time_s", f"is {settings.lead_time_s:g} at ticks of {settings.interval_s:g} s"
+    if isinstance(forecast, Forecast):
+        bins = {len(rates) for rates in forecast.rates_rps}
+        if len(forecast.levels) != len(forecast.rates_rps) or len(bins) != 1 or 0 in bins:
+            return "decision.forecast.rates_rps", "is not one row of rates for each level"
+    return None
 
 
 def decide_again(record: DecisionRecord, capacity: CapacityModel) -> Decision:
