@@ -30,7 +30,11 @@ def load_profiles(folders: Sequence[Path]) -> list[Profile]:
     """
     paths: dict[Path, Path] = {}
     for folder in folders:
-        found = find_profiles(folder) if folder.is_dir() else []
+        try:
+            found = find_profiles(folder) if folder.is_dir() else []
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror or error}"
+            raise InputError(problem, source=folder, field="--profile") from None
         if not found:
             right = "a profile's folder, with profile.json in it or below it"
             raise InputError("holds no profile", expected=right, source=folder, field="--profile")
