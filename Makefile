@@ -11,12 +11,12 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-## demo: what-if on a generated hour of conversation traffic; a table, and the address of a page
+## demo: what-if on a generated day, pressed into an hour; a table, and the address of a page
 demo: $(STAMP)
 	@mkdir -p out
-	$(BIN)/planner whatif --trace generate:conversation,duration_s=1800,seed=7 --rate-scale 10 \
+	$(BIN)/planner whatif --trace generate:daily,duration_s=3600,daily_period_s=3600,daily_peak_s=2100,seed=7 --rate-scale 10 \
 	  --profile profiling_results/llama-3.1-8b-instruct-fp8 --ttft-ms 200 --itl-ms 10 --startup-s 30 \
-	  --policy planner --policy static:2p2d..4p3d --policy hpa --policy dynamo-classic:constant --policy clairvoyant \
+	  --policy planner --policy static:3p3d..5p5d --policy hpa --policy dynamo-classic:constant --policy clairvoyant \
 	  --report out/demo.html --journal out/demo.jsonl
 
 ## test: the quick suite

@@ -30,7 +30,7 @@ class ErrorBudgetSettings(BaseModel):
     max_repay: float = Field(default=0.0, ge=0, lt=1)
     """It rises by no more than this: the last percent costs more workers than a deficit is worth, so not at all."""
 
-    reserve: float = Field(default=0.0, ge=0, lt=1)
+    reserve: float = Field(default=0.005, ge=0, lt=1)
     """Attainment kept above the target, for what the model did not foresee."""
 
 
