@@ -19,7 +19,6 @@ from planner.core.state import Decision, PlannerState
 from planner.core.types import Observation
 from profiler.errors import InputError
 
-
 #: Beyond these a record is damaged rather than large.
 MOST_WORKERS, MOST_INTERVALS_AHEAD = 1_000_000, 100_000
 
