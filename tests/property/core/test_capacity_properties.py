@@ -46,7 +46,25 @@ class Case:
         return self.evaluator.predict(self.by_role)
 
 
-cases = st.builds(Case, models, lengths, rates, dispersions, slas, counts)
+@st.composite
+def fitting(draw: st.DrawFn) -> Case:
+    """Load and limits that fit the engine: most searches then end between idle and overload."""
+    model, sample, workers = draw(models), draw(lengths), draw(counts)
+    slow = model.evaluator(Demand(1e-4, 1.0, Lengths.of(sample)), Sla(1.0, 1.0))
+    one = 1e-4 / max(slow.predict(dict.fromkeys(model.roles, 1)).utilisation.values())
+    ttft, itl = (float(alone.max()) for alone in slow.facts.alone)
+    limits = st.one_of(st.floats(1.1, 4.0), st.floats(0.8, 1.5))
+    return Case(
+        model,
+        sample,
+        draw(st.floats(0.05, 1.5)) * one * min(workers[: len(model.roles)]),
+        draw(dispersions),
+        Sla(ttft * draw(limits), max(itl, 1.0) * draw(limits)),
+        workers,
+    )
+
+
+cases = st.one_of(fitting(), fitting(), st.builds(Case, models, lengths, rates, dispersions, slas, counts))
 
 
 def assert_no_better(worse: Prediction, better: Prediction) -> None:
@@ -154,7 +172,7 @@ def test_the_strategies_reach_all_regimes() -> None:
     # A search that only ever sees overload or idleness proves nothing.
     seen = {"none": 0, "some": 0, "all": 0}
 
-    @settings(deadline=None, max_examples=150, database=None, derandomize=True)
+    @settings(deadline=None, max_examples=100, database=None, derandomize=True)
     @given(cases)
     def look(case: Case) -> None:
         share = case.predict().attainment

@@ -26,7 +26,7 @@ FORECAST = ForecastSettings(
 
 STATE, OBSERVATION, DECISION = TypeAdapter(PlannerState), TypeAdapter(Observation), TypeAdapter(Decision)
 
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=25)
 
 behaviours = st.sampled_from(
     [
@@ -139,7 +139,7 @@ def test_state_observation_and_settings_from_json_give_the_same_decision(
 # -- 2., 3. budget and bounds ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(planners, histories, observations())
 def test_budget_and_bounds(made: Planner, history: list[tuple[Observation, float]], observation: Observation) -> None:
     state, now = after(made, history)
@@ -227,7 +227,7 @@ class Broken:
 broken = st.builds(Broken, st.frozensets(st.sampled_from(BREAKABLE), min_size=1), gone)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(planners, histories, observations(known=True), broken)
 def test_unknown_demand_or_supply_never_scales_down(
     made: Planner, history: list[tuple[Observation, float]], whole: Observation, part: Broken
@@ -396,7 +396,7 @@ def test_repeated_ticks_while_workers_start_never_raise_the_plan(
 def test_the_strategies_reach_all_levels() -> None:
     levels: dict[Level, int] = {}
 
-    @settings(deadline=None, max_examples=100, database=None, derandomize=True)
+    @settings(deadline=None, max_examples=60, database=None, derandomize=True)
     @given(planners, histories, observations())
     def look(made: Planner, history: list[tuple[Observation, float]], observation: Observation) -> None:
         state, now = after(made, history)

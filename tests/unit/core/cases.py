@@ -161,7 +161,7 @@ def run(
 
 
 def settle(
-    made: Planner, arrivals: int, ticks: int = 12, supply: Mapping[str, PoolState] | None = None, **fields: object
+    made: Planner, arrivals: int, ticks: int = 8, supply: Mapping[str, PoolState] | None = None, **fields: object
 ) -> tuple[Decision, PlannerState, dict[str, PoolState], float]:
     """Ticks of one load with each plan carried out at once: the last decision, state, supply and time."""
     state, now = PlannerState(), 1000.0

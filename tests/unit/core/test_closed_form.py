@@ -141,8 +141,8 @@ def test_share_within_the_itl_limit() -> None:
 
 @pytest.mark.parametrize(("rate", "workers", "slack_ms"), [(20.0, 1, 15.0), (60.0, 1, 40.0), (90.0, 3, 5.0)])
 def test_share_within_the_ttft_limit(rate: float, workers: int, slack_ms: float) -> None:
-    # Equal prompts of 20 ms, 10 of them shared by a batch. Those that find all workers busy (Erlang C) wait in proportion
-    # to (a cycle and its variance over its mean) x (1/2 and, by load, those of their own batch that came before them).
+    # Equal prompts of 20 ms, 10 of them shared by a batch. Those that find all workers busy (Erlang C) wait as long as
+    # WAIT_SCALE x (a cycle and its variance over its mean) x (half, and by load those of their batch before them).
     r = rate / 1000 / workers
     load = r * 10.0
     cycle, batch = gated_cycle(r, 10.0, 10.0)

@@ -8,7 +8,7 @@ import pytest
 
 from planner.core.error_budget import ErrorBudget, ErrorBudgetSettings, account, next_target
 
-SETTINGS = ErrorBudgetSettings(window_s=1000.0, spend_s=100.0, max_spend=0.05, max_repay=0.0)
+SETTINGS = ErrorBudgetSettings(window_s=1000.0, spend_s=100.0, max_spend=0.05, max_repay=0.0, reserve=0.0)
 
 
 def target(offered: float, attained: float, settings: ErrorBudgetSettings = SETTINGS, rate_rps: float = 10.0) -> float:
