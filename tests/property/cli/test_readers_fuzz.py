@@ -57,7 +57,8 @@ TOKENS = st.sampled_from([
     "interval_s", "forecast", "behaviour", "up", "policies", ": ",
     ":", "\n", "\n  ", "\n- ", "{", "}", "[", "]", ",",
     "&a ", "*a", "<<", "? ", "| ", "> ", "---\n", "...\n", "!!int ", "!!float ", "!!bool ", "!!timestamp ", "!!binary ",
-    "!!set ", "!!omap ", "!!pairs ", "!x ", "%YAML 9.9\n", "=", "~", "0x", "1_0", "1:60", ".inf", ".nan", "1e9", "'", '"',
+    "!!set ", "!!omap ", "!!pairs ", "!x ", "%YAML 9.9\n", "=", "~", "0x", "1_0", "1:60", ".inf", ".nan",
+    "1e9", "'", '"',
     "2025-02-30", "\\x", "#", "@", "`", "\t", "\x85", "-", "",
 ])  # fmt: skip
 
