@@ -20,7 +20,7 @@ ROUNDING = 1e-9
 counts = st.tuples(st.integers(1, 40), st.integers(1, 40))
 factors = st.one_of(st.just(1.0), st.floats(1.0, 1.001), st.floats(1.0, 100.0))
 
-quick = settings(deadline=None, max_examples=80)
+quick = settings(deadline=None, max_examples=60)
 
 
 @dataclass(frozen=True)

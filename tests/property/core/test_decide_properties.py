@@ -26,7 +26,7 @@ FORECAST = ForecastSettings(
 
 STATE, OBSERVATION, DECISION = TypeAdapter(PlannerState), TypeAdapter(Observation), TypeAdapter(Decision)
 
-quick = settings(deadline=None, max_examples=25)
+quick = settings(deadline=None, max_examples=20)
 
 behaviours = st.sampled_from(
     [
@@ -139,7 +139,7 @@ def test_state_observation_and_settings_from_json_give_the_same_decision(
 # -- 2., 3. budget and bounds ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=40)
 @given(planners, histories, observations())
 def test_budget_and_bounds(made: Planner, history: list[tuple[Observation, float]], observation: Observation) -> None:
     state, now = after(made, history)
@@ -264,7 +264,7 @@ def test_no_run_of_unknown_ticks_ever_lowers_a_pool(
         assert all(decision.plan[name] >= pool.desired for name, pool in supply.items())
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=6)
 @given(planners, st.integers(0, 20), st.integers(0, 20))
 def test_real_zero_traffic_ends_at_the_minimum(made: Planner, prefill: int, decode: int) -> None:
     state, now = PlannerState(), 1000.0

@@ -17,7 +17,7 @@ from planner.core.types import LengthSample, Pool, Role, Sla
 from tests.property.core.strategies import dispersions, lengths, models
 from tests.unit.core.cases import AGGREGATED, DECODE, PREFILL
 
-quick = settings(deadline=None, max_examples=30)
+quick = settings(deadline=None, max_examples=25)
 
 #: Of what one worker of the busiest role can do: from nothing to more than 12 can.
 loads = st.one_of(st.floats(0.0, 2.0), st.floats(0.5, 6.0), st.floats(0.1, 20.0))
@@ -310,7 +310,7 @@ def test_stabilisation_moves_towards_what_is_wanted_and_never_past_it(
 def test_the_strategies_reach_all_regimes() -> None:
     limits: dict[str, int] = {}
 
-    @settings(deadline=None, max_examples=120, database=None, derandomize=True)
+    @settings(deadline=None, max_examples=80, database=None, derandomize=True)
     @given(cases)
     def look(case: Case) -> None:
         limit = case.size().limit
