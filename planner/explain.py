@@ -20,6 +20,9 @@ from planner.whatif.graph import build_graph
 from profiler.errors import InputError
 from profiler.tables import fingerprint, load_profile
 
+#: Plans whose GPUs differ from the chosen plan's by more than this share are bounds of the search, not alternatives.
+NEAR_GPUS = 0.5
+
 LIMITS = {
     "ttft": "TTFT: one worker fewer would miss it",
     "itl": "ITL: one worker fewer would miss it",
@@ -66,7 +69,7 @@ def explained(record: DecisionRecord) -> RenderableType:
         d = decision.demand
         fact(
             "sized for",
-            f"{d.rate_rps:.1f} requests/s (median {d.median_rps:.1f}, of it backlog {d.backlog_rps:.1f}), "
+            f"{d.rate_rps:.1f} requests/s (forecast's median {d.median_rps:.1f}, backlog {d.backlog_rps:.1f}), "
             f"dispersion {d.dispersion:.1f}, ISL {d.mean_isl:.0f}, OSL {d.mean_osl:.0f}, "
             f"prefix hits {d.mean_hit:.0f} tokens, from {d.sample} requests",
         )
@@ -88,8 +91,7 @@ def _candidates(decision: Decision) -> Table:
     chosen = decision.chosen
     shown = sorted(decision.candidates, key=lambda c: (c.gpus, c.attainment))
     if chosen is not None:
-        shown = sorted(shown, key=lambda c: abs(c.gpus - chosen.gpus))[:12]
-        shown.sort(key=lambda c: (c.gpus, c.attainment))
+        shown = [c for c in shown if abs(c.gpus - chosen.gpus) <= NEAR_GPUS * chosen.gpus]
     for candidate in shown:
         mark = "chosen" if candidate == chosen else "runner-up" if candidate == decision.runner_up else ""
         table.add_row(

@@ -239,6 +239,10 @@ def _may_stay(search: _Search, held: tuple[int, ...], cheapest: Candidate, targe
     return inside and search.gpus(held) <= cheapest.gpus and search.meets(held, target)
 
 
+def _gpus(count: int) -> str:
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"
+
+
 def _rank(candidate: Candidate, current: Mapping[Role, int]) -> tuple[float, ...]:
     moves = sum(abs(n - current.get(role, 0)) for role, n in candidate.workers.items())
     return (candidate.gpus, moves, -candidate.attainment)
@@ -282,7 +286,7 @@ def _runner_up(
     if len(affordable) > 1:
         other = affordable[1]
         if other.gpus > chosen.gpus:
-            return other, f"needs {other.gpus - chosen.gpus} more GPUs for the same target"
+            return other, f"needs {_gpus(other.gpus - chosen.gpus)} more for the same target"
         return other, "costs the same GPUs with more changes"
     fewer = [
         search.at(_with(counts, axis, counts[axis] - 1))
@@ -294,7 +298,7 @@ def _runner_up(
     other = max(fewer, key=lambda c: c.attainment)
     saved = chosen.gpus - other.gpus
     if chosen.attainment >= target and other.attainment >= target:
-        return other, f"saves {saved} GPUs but does not keep up, or keeps one limit less often"
+        return other, f"saves {_gpus(saved)} but does not keep up, or keeps one limit less often"
     if other.attainment < target:
-        return other, f"saves {saved} GPUs but attains {other.attainment:.1%} of the wanted {target:.1%}"
-    return other, f"saves {saved} GPUs; kept because it attains less than the best within the budget"
+        return other, f"saves {_gpus(saved)} but attains {other.attainment:.1%} of the wanted {target:.1%}"
+    return other, f"saves {_gpus(saved)}; kept because it attains less than the best within the budget"

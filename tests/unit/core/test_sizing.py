@@ -65,7 +65,7 @@ def test_runner_up_that_costs_more() -> None:
     assert counts(found) == (3, 2)
     assert found.runner_up is not None
     assert found.runner_up.workers == {PREFILL: 2, DECODE: 4}
-    assert found.why_not_runner_up == "needs 1 more GPUs for the same target"
+    assert found.why_not_runner_up == "needs 1 GPU more for the same target"
 
 
 def test_runner_up_that_attains_too_little() -> None:
@@ -160,7 +160,7 @@ def test_unreachable_limit_does_not_let_go_of_the_other_nor_of_the_load() -> Non
     found = size(table, single(), SLA, 64, {})
     assert counts(found) == (3,)
     assert found.limit == "sla"
-    assert found.why_not_runner_up == "saves 1 GPUs but does not keep up, or keeps one limit less often"
+    assert found.why_not_runner_up == "saves 1 GPU but does not keep up, or keeps one limit less often"
     neither = Table(lambda n: (0.0, 0.0, 0.0, 1.8 / n), roles=(AGGREGATED,), best=(0.0, 0.0, 0.0, 0.0))
     assert counts(size(neither, single(), SLA, 64, {})) == (2,)
 
