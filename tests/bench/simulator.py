@@ -1,7 +1,7 @@
 """Speed of the simulator: `python -m tests.bench.simulator`. Compilation and the trace's generation excluded.
 
-The kernel is timed in processor seconds, which a busy machine stretches less than it stretches the clock; whole replays by
-the clock.
+The kernel is timed in processor seconds, which a busy machine stretches less than it stretches the clock; whole replays
+by the clock.
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ def main() -> None:
         print(f"kernel {layout.replace(',', 'p')}d: {median:>9,.0f} requests/s {spread}, {cost}")
     for spec in ("static:3p3d", "hpa", "planner"):
         walls = [replay(setting, make_policy(spec, setting), spec).wall_s for _ in range(3)]
-        print(
-            f"replay {spec}: {requests / statistics.median(walls):>9,.0f} requests/s by the clock, observation and decisions included"
-        )
+        speed = requests / statistics.median(walls)
+        print(f"replay {spec}: {speed:>9,.0f} requests/s by the clock, observation and decisions included")
 
 
 if __name__ == "__main__":
