@@ -209,6 +209,9 @@ def _answer(
     report: Path | None,
     journal: Path | None,
 ) -> None:
+    from rich.console import Console
+    from rich.measure import Measurement
+
     from planner.explain import printable
     from planner.whatif.report import Report, write_report
     from planner.whatif.table import as_json, outcome_table
@@ -241,8 +244,10 @@ def _answer(
         typer.echo(json.dumps(as_json(requests, span_s, sla, outcomes), allow_nan=False))
     else:
         console.stdout.print(f"{trace_name}: {requests:,} requests in {span_s:,.0f} s", markup=False, soft_wrap=True)
-        # Columns that do not fit the terminal wrap there; cut off, they would be lost to a pipe, too.
-        console.stdout.print(outcome_table(outcomes, sla), crop=False)
+        table = outcome_table(outcomes, sla)
+        # Lines that do not fit the terminal wrap there; cut to its width, figures would be lost, and to a pipe, too.
+        needed = Measurement.get(console.stdout, console.stdout.options.update(width=1000), table).minimum
+        Console(highlight=False, width=max(needed, console.stdout.width)).print(table)
         if report is not None:
             console.stdout.print(f"report: {report.resolve().as_uri()}", markup=False, soft_wrap=True)
         if journal is not None:

@@ -29,24 +29,31 @@ def outcome_table(outcomes: Sequence[Outcome], sla: Sla) -> Table:
         title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 0, 0, 1), show_edge=False
     )
     table.add_column("policy", overflow="fold", min_width=14)
-    for name in ("attain", "TTFT ok", "ITL ok", "TTFT\np99 ms", "ITL\np99 ms", "GPU-\nhours", "peak", "ups/\ndowns"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for outcome in verdict(outcomes, sla).ranked:
+    ranked = verdict(outcomes, sla).ranked
+    rows = [_figures(outcome) for outcome in ranked]
+    names = ("attain", "TTFT ok", "ITL ok", "TTFT\np99 ms", "ITL\np99 ms", "GPU-\nhours", "peak", "ups/\ndowns")
+    for index, name in enumerate(names):
+        # A figure is never cut to make room.
+        width = max(map(len, [*name.split("\n"), *(row[index] for row in rows)]))
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for outcome, (attained, *rest) in zip(ranked, rows, strict=True):
         style = "bold" if outcome.policy.startswith("planner") else None
         colour = "green" if outcome.attainment >= sla.attainment else "red"
-        table.add_row(
-            outcome.policy,
-            f"[{colour}]{percent(outcome.attainment)}[/]",
-            percent(outcome.ttft_attainment),
-            percent(outcome.itl_attainment),
-            _number(outcome.ttft_ms["p99"], 0),
-            _number(outcome.itl_ms["p99"], 1),
-            f"{outcome.gpu_hours:.2f}",
-            f"{outcome.peak_gpus}",
-            f"{outcome.scale_ups}/{outcome.scale_downs}",
-            style=style,
-        )
+        table.add_row(outcome.policy, f"[{colour}]{attained}[/]", *rest, style=style)
     return table
+
+
+def _figures(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        percent(outcome.attainment),
+        percent(outcome.ttft_attainment),
+        percent(outcome.itl_attainment),
+        _number(outcome.ttft_ms["p99"], 0),
+        _number(outcome.itl_ms["p99"], 1),
+        f"{outcome.gpu_hours:.2f}",
+        f"{outcome.peak_gpus}",
+        f"{outcome.scale_ups}/{outcome.scale_downs}",
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

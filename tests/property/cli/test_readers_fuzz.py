@@ -63,7 +63,7 @@ TOKENS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(SAME_FILE, max_examples=400)
+@settings(SAME_FILE, max_examples=250)
 @given(st.lists(TOKENS, max_size=12))
 def test_any_yaml(tmp_path: Path, tokens: list[str]) -> None:
     _loads_or_says(tmp_path / "c.yaml", "".join(tokens).encode())
@@ -127,6 +127,7 @@ def _places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
     return [place for key, inner in below for place in [(*path, key), *_places(inner, (*path, key))]]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_line(text: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -134,12 +135,14 @@ def test_any_line(text: str) -> None:
     assert (caught.value.source, caught.value.line) == ("j.jsonl", 7)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_any_json(value: Any) -> None:
     with pytest.raises(InputError):
         from_line(json.dumps(value), source="j.jsonl", number=1)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_truncated_record(cut: int) -> None:
     line = _line()
@@ -147,7 +150,7 @@ def test_a_truncated_record(cut: int) -> None:
         from_line(line[: cut % len(line)], source="j.jsonl", number=1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_a_damaged_record_is_refused_or_explained(data: st.DataObject) -> None:
     damaged = json.loads(_line())
@@ -173,7 +176,7 @@ def test_a_damaged_record_is_refused_or_explained(data: st.DataObject) -> None:
 RATES = st.floats(0, 1e4, allow_subnormal=False)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     arrivals=st.lists(st.integers(0, 3000), min_size=1, max_size=5),
     limits=st.tuples(st.floats(1, 1e4), st.floats(1, 100), st.floats(0.5, 1.0)),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from planner.cli import main
+from profiler import console
 
 PROFILES = Path(__file__).parents[3] / "profiling_results" / "llama-3.1-8b-instruct-fp8"
 SHIPPED = PROFILES / "h200-sxm" / "vllm-unknown"
@@ -42,6 +43,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["planner", *map(str, arguments)])
         # Messages are compared as they are, not as a narrow terminal would break them.
+        for stream in (console.stdout, console.stderr):
+            monkeypatch.setattr(stream, "width", 200)
         monkeypatch.setenv("COLUMNS", "200")
         capsys.readouterr()
         code = 0

@@ -236,6 +236,18 @@ def test_it_reaches_the_target_for_no_more_than_any_fixed_count(trace: str) -> N
     assert bound.peak_gpus <= 12
 
 
+def test_the_target_is_corrected_by_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Queues carry over from window to window, which the windows alone do not show.
+    short = shipped("generate:conversation,rps=40,duration_s=150,seed=1")
+    ample = shipped("generate:flash,rps=15,duration_s=150,seed=1,flash_at_s=40,flash_factor=4")
+    corrected = [run(setting, "clairvoyant") for setting in (short, ample)]
+    monkeypatch.setattr(clairvoyant, "CORRECTIONS", 1)
+    first = [run(setting, "clairvoyant") for setting in (short, ample)]
+    assert first[0].attainment < 0.95 <= corrected[0].attainment
+    assert 0.95 <= corrected[1].attainment < first[1].attainment
+    assert corrected[1].gpu_hours < 0.95 * first[1].gpu_hours
+
+
 def test_a_steady_light_load_needs_no_more_than_the_minimum() -> None:
     setting = shipped("generate:conversation,rps=4,duration_s=90,seed=3")
     bound, least = run(setting, "clairvoyant"), run(setting, "static:1p1d")
