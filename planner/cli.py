@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiler import console
+from profiler.console import Output
 from profiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Output(StrEnum):
-    """How to answer."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class GatewayRouting(StrEnum):

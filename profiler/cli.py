@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from profiler import console
+from profiler.console import Output
 from profiler.errors import DependencyError, InputError
 
 app = typer.Typer(
@@ -21,13 +22,6 @@ app = typer.Typer(
 )
 
 _DYNAMO = "Dynamo's profiling results: raw_data.npz in selected_{prefill,decode}_interpolation, or *_raw_data.json."
-
-
-class Output(StrEnum):
-    """How to answer."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class Format(StrEnum):

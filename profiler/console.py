@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 
 from rich.console import Console
 
@@ -12,6 +13,13 @@ from profiler.errors import PlimsollError
 #: Progress, logs and errors. Standard output is kept for the answer.
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
+
+
+class Output(StrEnum):
+    """How to answer."""
+
+    TABLE = "table"
+    JSON = "json"
 
 
 def run(app: Callable[[], object]) -> None:

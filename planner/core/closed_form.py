@@ -185,7 +185,7 @@ class ClosedFormEvaluator:
         prefill = self._of_prefill(workers[Role.PREFILL])
         # The first token comes with the first decode iteration after the one that runs, if any, when the KV arrives.
         after = self.facts.transfer_ms + (1.0 + _half_of_running(decode)) * decode.itl_ms
-        ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else _none(after)
+        ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else np.zeros_like(after)
         use = {Role.PREFILL: prefill.utilisation, Role.DECODE: decode.utilisation}
         possible_ttft, possible_itl = self._possible
         return self._joint(
@@ -365,10 +365,6 @@ def _within(prefill: _Prefill, slack_ms: Array) -> Array:
     nodes = _GAMMA_NODES * max(1.0, prefill.wait_shape)
     waited = np.interp(scaled, nodes, gammainc(prefill.wait_shape, nodes))
     return np.where(spare >= 0.0, 1.0 - prefill.all_busy * (1.0 - waited), 0.0)
-
-
-def _none(like: Array) -> Array:
-    return np.zeros_like(like)
 
 
 def _mean_ttft(prefill: _Prefill, after_ms: Array) -> float:
