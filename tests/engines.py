@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.timing import EngineTiming, TransferTiming
 from planner.core.types import Role
 from planner.whatif.simulator.simulation import Engines, Finished, Routing, Simulation
 from planner.whatif.traces.trace import Trace, TraceChunk, rechunk
+from profiler.timing import EngineTiming, TransferTiming
 
 AGGREGATED, PREFILL, DECODE = Role.AGGREGATED, Role.PREFILL, Role.DECODE
 

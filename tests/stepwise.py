@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.core.timing import EngineTiming, TransferTiming
+from profiler.timing import EngineTiming, TransferTiming
 
 
 @dataclass(eq=False)

@@ -21,8 +21,8 @@ from scipy.special import gammainc, ndtr
 from planner.core.capacity import Prediction
 from planner.core.demand import Demand, Lengths
 from planner.core.queueing import average_of_process, busy_share, erlang_c, gated_cycle
-from planner.core.timing import EngineTiming, TransferTiming
 from planner.core.types import Role, Sla
+from profiler.timing import EngineTiming, TransferTiming
 
 Array = NDArray[np.float64]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.core.timing import engine_timing, transfer_timing
 from planner.core.types import Pool, Role
 from planner.whatif.simulator.simulation import Engines
 from profiler.errors import InputError
 from profiler.tables import Profile, find_profiles, load_profile
+from profiler.timing import engine_timing, transfer_timing
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.timing import EngineTiming, TransferTiming
 from planner.core.types import Role
 from planner.whatif.simulator import state as st
 from planner.whatif.simulator.loop import advance
 from planner.whatif.simulator.worker import retire_if_empty
 from planner.whatif.traces import Trace, TraceChunk
+from profiler.timing import EngineTiming, TransferTiming
 
 Routing = Literal["round_robin", "least_loaded"]
 ROUTING = {"round_robin": st.ROUND_ROBIN, "least_loaded": st.LEAST_LOADED}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.timing import EngineTiming, TransferTiming
+from profiler.timing import EngineTiming, TransferTiming
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

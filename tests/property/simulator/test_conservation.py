@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from planner.core.timing import EngineTiming
 from planner.whatif.simulator import state
 from planner.whatif.simulator.simulation import Engines, Routing, Simulation
+from profiler.timing import EngineTiming
 from tests.engines import PREFILL, Row, Run, aggregated, disaggregated, engine, start
 
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from planner.core.timing import EngineTiming
+from profiler.timing import EngineTiming
 from tests.engines import Row, aggregated, disaggregated, engine, finish, transfer
 from tests.stepwise import Request, Stepwise
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from planner.config import MOST_NODES, load_tuning
+from planner.config import load_tuning
 from planner.core.settings import Tuning
 from profiler.errors import InputError
+from profiler.yamlfile import MOST_NODES
 from tests.unit.cli.conftest import Command, refused
 
 

@@ -14,9 +14,9 @@ from planner.core.demand import Demand, Lengths
 from planner.core.settings import PlannerSettings
 from planner.core.stabilise import Behaviour, Direction
 from planner.core.state import Decision, PlannerState
-from planner.core.timing import engine_timing, transfer_timing
 from planner.core.types import Known, LengthSample, Observation, Pool, PoolState, Role, Sla, Unknown
 from profiler.tables import load_profile
+from profiler.timing import engine_timing, transfer_timing
 from tests.engines import engine, transfer
 
 PREFILL, DECODE, AGGREGATED = Role.PREFILL, Role.DECODE, Role.AGGREGATED

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from planner.core.settings import PlannerSettings
-from planner.core.timing import engine_timing, transfer_timing
 from planner.core.types import Known, LengthSample, Observation, Pool, PoolState, Role, Sla, Unknown
 from planner.whatif.policies.base import Setting
 from planner.whatif.simulator.simulation import Engines
 from planner.whatif.traces import Trace, TraceChunk
 from profiler.schema import Engine, GpuInfo, Limits, ModelInfo, ProfileMeta, Source
 from profiler.tables import Profile
+from profiler.timing import engine_timing, transfer_timing
 
 CAPACITY = 100_000
 

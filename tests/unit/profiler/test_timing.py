@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.core.timing import (
+from profiler.tables import Profile, load_profile
+from profiler.timing import (
     DEFAULT_MAX_NUM_BATCHED_TOKENS,
     DEFAULT_MAX_NUM_SEQS,
     EngineTiming,
     engine_timing,
     transfer_timing,
 )
-from profiler.tables import Profile, load_profile
 from tests.engines import engine
 
 H200 = Path(__file__).parents[3] / "profiling_results" / "llama-3.1-8b-instruct-fp8" / "h200-sxm" / "vllm-unknown"

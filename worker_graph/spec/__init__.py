@@ -1,0 +1,1 @@
+"""The graph specification: DynamoGraphDeployment YAML of either version, read into one form."""
