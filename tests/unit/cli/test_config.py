@@ -77,7 +77,7 @@ LAUGHS = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         ("1: 2\n", 1, "1", ""),
         ("interval_s: 3\n  confidence: 4\n", 2, None, "is not YAML"),
         ("interval_s: [3\n", 2, None, "is not YAML"),
-        ("a: 1\n---\nb: 2\n", 2, None, "holds a second document"),
+        ("a: 1\n---\nb: 2\n", 3, None, "holds a second document"),
         ("interval_s: *never\n", 1, None, "undefined alias"),
         ("[a, b]: 1\n", 1, None, "unhashable key"),
         ("interval_s: !!python/object/apply:os.system ['true']\n", 1, None, "is not YAML"),
