@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.engines import Engines
 from planner.core.types import Role
-from planner.whatif.simulator.simulation import Engines, Finished, Routing, Simulation
+from planner.whatif.simulator.simulation import Finished, Routing, Simulation
 from planner.whatif.traces.trace import Trace, TraceChunk, rechunk
 from profiler.timing import EngineTiming, TransferTiming
 

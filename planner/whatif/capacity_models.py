@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from planner.core.capacity import CapacityModel
-from planner.core.closed_form import ClosedForm
+from planner.core.engines import Engines
 from planner.whatif.simulated_capacity import SimulatedCapacity
-from planner.whatif.simulator.simulation import Engines, Routing
+from planner.whatif.simulator.simulation import Routing
 from profiler.errors import InputError
 
 NAMES = ("closed-form", "simulator")
@@ -24,7 +24,7 @@ def capacity_model(name: str, engines: Engines, routing: Routing) -> CapacityMod
     Raises:
         InputError: there is none of that name.
     """
-    closed = ClosedForm(dict(zip(engines.roles, engines.timing, strict=True)), engines.transfer)
+    closed = engines.closed_form
     if name == "closed-form":
         return closed
     kind, _, own = name.partition(":")

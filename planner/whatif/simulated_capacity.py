@@ -15,8 +15,9 @@ import numpy as np
 from planner.core.capacity import Evaluator, Prediction
 from planner.core.closed_form import ClosedForm
 from planner.core.demand import Demand
+from planner.core.engines import Engines
 from planner.core.types import Role, Sla
-from planner.whatif.simulator.simulation import Engines, Finished, Routing, Simulation
+from planner.whatif.simulator.simulation import Finished, Routing, Simulation
 from planner.whatif.traces import Trace, TraceChunk
 
 #: Share of the arrivals in which queues and batches fill; it does not count.

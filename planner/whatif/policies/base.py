@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from planner.core.engines import Engines
 from planner.core.settings import PlannerSettings
 from planner.core.types import Observation, Plan, Pool, Role, Sla
-from planner.whatif.simulator.simulation import Engines, Routing
+from planner.whatif.simulator.simulation import Routing
 from planner.whatif.traces import Trace
 from profiler.tables import Profile
 

@@ -9,28 +9,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.engines import Engines
 from planner.core.types import Role
 from planner.whatif.simulator import state as st
 from planner.whatif.simulator.loop import advance
 from planner.whatif.simulator.worker import retire_if_empty
 from planner.whatif.traces import Trace, TraceChunk
-from profiler.timing import EngineTiming, TransferTiming
 
 Routing = Literal["round_robin", "least_loaded"]
 ROUTING = {"round_robin": st.ROUND_ROBIN, "least_loaded": st.LEAST_LOADED}
-
-
-@dataclass(frozen=True)
-class Engines:
-    """What a graph is made of: (prefill, decode) or (aggregated,), and the hand-off between the two."""
-
-    roles: tuple[Role, ...]
-    timing: tuple[EngineTiming, ...]
-    transfer: TransferTiming
-
-    def of(self, role: Role) -> EngineTiming:
-        """Timing of a role's workers."""
-        return self.timing[self.roles.index(role)]
 
 
 @dataclass(frozen=True)

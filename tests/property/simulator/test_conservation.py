@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planner.core.engines import Engines
 from planner.whatif.simulator import state
-from planner.whatif.simulator.simulation import Engines, Routing, Simulation
+from planner.whatif.simulator.simulation import Routing, Simulation
 from profiler.timing import EngineTiming
 from tests.engines import PREFILL, Row, Run, aggregated, disaggregated, engine, start
 

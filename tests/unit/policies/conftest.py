@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from planner.core.engines import Engines
 from planner.core.settings import PlannerSettings
 from planner.core.types import Known, LengthSample, Observation, Pool, PoolState, Role, Sla, Unknown
 from planner.whatif.policies.base import Setting
-from planner.whatif.simulator.simulation import Engines
 from planner.whatif.traces import Trace, TraceChunk
 from profiler.schema import Engine, GpuInfo, Limits, ModelInfo, ProfileMeta, Source
 from profiler.tables import Profile

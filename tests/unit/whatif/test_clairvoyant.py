@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner.core.engines import Engines
 from planner.core.settings import PlannerSettings
 from planner.core.types import Known, Observation, Plan, Pool, Sla, Unknown
 from planner.whatif.graph import build_graph, load_profiles
@@ -13,7 +14,6 @@ from planner.whatif.outcome import Outcome
 from planner.whatif.policies import Setting, clairvoyant, make_policy, parse_layout
 from planner.whatif.policies.clairvoyant import WINDOW_S, Clairvoyant, _Window, schedule_for, windows_of
 from planner.whatif.replay import replay
-from planner.whatif.simulator.simulation import Engines
 from planner.whatif.traces import Trace, open_trace
 from profiler.errors import InputError
 from tests.engines import AGGREGATED, DECODE, PREFILL, HandTrace, Row, aggregated, disaggregated, engine

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planner.core.engines import Engines
 from planner.core.settings import PlannerSettings
 from planner.core.types import Known, Observation, Plan, Pool, Role, Sla, Unknown
 from planner.whatif.policies.base import Policy, Setting
 from planner.whatif.policies.static import Static
 from planner.whatif.replay import replay
-from planner.whatif.simulator.simulation import Engines, Finished
+from planner.whatif.simulator.simulation import Finished
 from tests.engines import AGGREGATED, DECODE, PREFILL, HandTrace, Row, aggregated, disaggregated, engine, poisson
 
 NAMES = {AGGREGATED: "agg", PREFILL: "fill", DECODE: "dec"}

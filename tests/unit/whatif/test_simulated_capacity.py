@@ -7,10 +7,10 @@ import pytest
 
 from planner.core.closed_form import ClosedForm
 from planner.core.demand import Demand, Lengths
+from planner.core.engines import Engines
 from planner.core.types import Role, Sla
 from planner.whatif.capacity_models import capacity_model
 from planner.whatif.simulated_capacity import SimulatedCapacity
-from planner.whatif.simulator.simulation import Engines
 from planner.whatif.traces import collect, open_trace
 from profiler.errors import InputError
 from tests.engines import AGGREGATED, DECODE, PREFILL, aggregated, disaggregated, engine

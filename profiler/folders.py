@@ -1,0 +1,34 @@
+"""Profiles by the folders that a person names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from profiler.errors import InputError
+from profiler.tables import Profile, find_profiles, load_profile
+
+
+def load_profiles(folders: Sequence[Path], *, field: str) -> list[Profile]:
+    """The profiles in or below these folders, each once.
+
+    Args:
+        folders: in the order in which they were named.
+        field: the option or setting that named them, for errors.
+
+    Raises:
+        InputError: a folder without profiles, or a profile that is wrong.
+    """
+    paths: dict[Path, Path] = {}
+    for folder in folders:
+        try:
+            found = find_profiles(folder) if folder.is_dir() else []
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", source=folder, field=field) from None
+        if not found:
+            right = "a profile's folder, with profile.json in it or below it"
+            raise InputError("holds no profile", expected=right, source=folder, field=field)
+        for path in found:
+            # One folder may be given by several names; it stays under the first.
+            paths.setdefault(path.resolve(), path)
+    return [load_profile(path) for path in paths.values()]
