@@ -1,0 +1,68 @@
+"""A worker's timing from profiles. Slow to import: it needs scipy; a worker that starts from a timing file does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from profiler.errors import InputError
+from profiler.roofline import kv_bytes_per_token
+from profiler.tables import Profile, find_profiles, load_profile
+from profiler.timing import DEFAULT_MAX_MODEL_LEN, engine_timing, transfer_timing
+from worker_graph.simulated.timing import WorkerTiming
+
+
+def worker_timing(role: str, folders: Sequence[Path]) -> WorkerTiming:
+    """The timing of a worker of this role from the profiles in or below these folders.
+
+    An aggregated worker is described by an aggregated profile, or by a prefill and a decode profile of one GPU count; a
+    prefill or a decode worker by both of these, as each needs the other's speed when it serves a whole request.
+
+    Raises:
+        InputError: a folder without profiles, a role without one or with several.
+    """
+    profiles = _load(folders)
+    prefill, decode, mixed = (_only(profiles, name) for name in ("prefill", "decode", "aggregated"))
+    if role == "aggregated" and mixed is not None:
+        prefill = decode = mixed
+    if prefill is None or decode is None:
+        right = "a prefill and a decode profile" + (", or an aggregated one" if role == "aggregated" else "")
+        missing = "prefill" if prefill is None else "decode"
+        raise InputError(f"no {missing} profile among those given", expected=right, field="--profile")
+    if role == "aggregated" and prefill.meta.gpu.count_per_worker != decode.meta.gpu.count_per_worker:
+        raise InputError("prefill and decode profiles are of different GPU counts", field="--profile")
+    own = prefill if role == "prefill" else decode
+    meta = own.meta
+    shape = meta.model.shape
+    return WorkerTiming.of(
+        engine_timing(prefill, decode, limits_of=own),
+        transfer_timing([prefill, decode]),
+        role=role,
+        max_model_len=meta.limits.max_model_len or DEFAULT_MAX_MODEL_LEN,
+        kv_bytes_per_token=kv_bytes_per_token(shape) if shape is not None else 0.0,
+        source=f"{meta.model.name} on {meta.gpu.name}, {own.path.name}",
+    )
+
+
+def _load(folders: Sequence[Path]) -> list[Profile]:
+    paths: dict[Path, Path] = {}
+    for folder in folders:
+        try:
+            found = find_profiles(folder) if folder.is_dir() else []
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", source=folder, field="--profile") from None
+        if not found:
+            right = "a profile's folder, with profile.json in it or below it"
+            raise InputError("holds no profile", expected=right, source=folder, field="--profile")
+        for path in found:
+            # One folder may be given by several names; it stays under the first.
+            paths.setdefault(path.resolve(), path)
+    return [load_profile(path) for path in paths.values()]
+
+
+def _only(profiles: Sequence[Profile], role: str) -> Profile | None:
+    have = [profile for profile in profiles if profile.meta.role == role]
+    if len(have) > 1:
+        layouts = ", ".join(str(profile.path) for profile in have)
+        raise InputError(f"{len(have)} {role} layouts: {layouts}", expected="one per role", field="--profile")
+    return have[0] if have else None

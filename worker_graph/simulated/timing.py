@@ -1,0 +1,215 @@
+"""The timing of one simulated worker: tables that are read one value at a time, and their file.
+
+`profiler.timing` computes the tables; it needs scipy and a profile. A worker reads them from a file instead, so that
+many start at once on a small machine. Lookups are in plain Python: one value costs less than a call into numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler.errors import DependencyError, InputError
+
+if TYPE_CHECKING:
+    from profiler.timing import EngineTiming, TransferTiming
+
+#: Version of the file's contents.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker may hold, and what its figures come from.
+
+    Attributes:
+        role: "prefill", "decode" or "aggregated".
+        block_size: tokens of a KV block.
+        capacity_blocks: KV blocks of the worker.
+        max_num_seqs: requests that hold blocks at one time.
+        max_num_batched_tokens: tokens of one iteration.
+        max_model_len: prompt and output tokens of one request.
+        prefill_step_tokens: tokens between nodes of the prefill table.
+        kv_step_tokens: KV tokens between nodes of the decode table.
+        transfer_step_tokens: tokens between nodes of the hand-off table.
+        attention_ms_per_token2: quadratic part of the prompt time.
+        floor_ms: decode iteration at batch 1 without KV; a mixed iteration pays it once.
+        kv_bytes_per_token: of the model, 0 where its shape is not known.
+        gpus: GPUs of one worker.
+        source: the model, GPU and profile behind the tables, for people.
+    """
+
+    role: str
+    block_size: int
+    capacity_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    prefill_step_tokens: float
+    kv_step_tokens: float
+    transfer_step_tokens: float
+    attention_ms_per_token2: float
+    floor_ms: float
+    kv_bytes_per_token: float
+    gpus: int
+    source: str
+
+
+@dataclass(eq=False)
+class WorkerTiming:
+    """Iteration times of one worker, ms.
+
+    Attributes:
+        limits: the worker's limits and the tables' steps.
+        prefill: prompt time without attention at 0, step, … tokens; shape (N,).
+        decode: iteration time by running batch and KV node; shape (max_num_seqs + 1, K).
+        transfer: hand-off time at 0, step, … tokens; shape (M,).
+    """
+
+    limits: Limits
+    prefill: NDArray[np.float64]
+    decode: NDArray[np.float64]
+    transfer: NDArray[np.float64]
+    _prefill: list[float] = field(init=False, repr=False)
+    _transfer: list[float] = field(init=False, repr=False)
+    _rows: dict[int, list[float]] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._prefill, self._transfer = self.prefill.tolist(), self.transfer.tolist()
+        self._nodes = self.decode.shape[1]
+
+    @classmethod
+    def of(
+        cls,
+        engine: EngineTiming,
+        transfer: TransferTiming,
+        *,
+        role: str,
+        max_model_len: int | None = None,
+        kv_bytes_per_token: float = 0.0,
+        source: str = "",
+    ) -> WorkerTiming:
+        """The timing of a worker from the tables that the offline simulator uses.
+
+        A request must fit the KV cache alone, so `max_model_len` is at most the cache; as vLLM has it at start-up.
+        """
+        blocks = engine.kv_capacity_tokens // engine.block_size
+        limits = Limits(
+            role=role,
+            block_size=engine.block_size,
+            capacity_blocks=blocks,
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_model_len=min(max_model_len or blocks * engine.block_size, blocks * engine.block_size),
+            prefill_step_tokens=float(engine.prefill_step_tokens),
+            kv_step_tokens=float(engine.kv_step_tokens),
+            transfer_step_tokens=float(transfer.step_tokens),
+            attention_ms_per_token2=float(engine.attention_ms_per_token2),
+            floor_ms=float(engine.floor_ms),
+            kv_bytes_per_token=float(kv_bytes_per_token),
+            gpus=engine.gpus,
+            source=source,
+        )
+        return cls(limits, engine.prefill_ms, engine.decode_ms, transfer.transfer_ms)
+
+    def linear_ms(self, tokens: float) -> float:
+        """Prompt time without attention, by the tokens of the iteration."""
+        return _between(self._prefill, tokens / self.limits.prefill_step_tokens)
+
+    def transfer_ms(self, tokens: int) -> float:
+        """Hand-off time of a prompt's KV."""
+        return _between(self._transfer, tokens / self.limits.transfer_step_tokens)
+
+    def decode_ms(self, batch: int, kv_tokens: int) -> float:
+        """A pure decode iteration of `batch` requests that hold `kv_tokens` together."""
+        return _between(self._row(batch), kv_tokens / self.limits.kv_step_tokens)
+
+    def decode_rise_ms(self, batch: int, kv_tokens: int) -> float:
+        """How much longer each further token in the cache makes that iteration, up to the table's next node."""
+        row = self._row(batch)
+        node = min(int(kv_tokens / self.limits.kv_step_tokens), self._nodes - 2)
+        return (row[node + 1] - row[node]) / self.limits.kv_step_tokens
+
+    def tokens_to_node(self, kv_tokens: int) -> float:
+        """KV tokens up to the table's next node, where the rise changes; infinite behind the last."""
+        step = self.limits.kv_step_tokens
+        node = int(kv_tokens / step) + 1
+        return node * step - kv_tokens if node < self._nodes - 1 else float("inf")
+
+    def _row(self, batch: int) -> list[float]:
+        row = self._rows.get(batch)
+        if row is None:
+            row = [float(value) for value in self.decode[batch]]
+            self._rows[batch] = row
+        return row
+
+    def save(self, file: Path) -> None:
+        """Write the file that `load` reads.
+
+        Raises:
+            DependencyError: the file system refused.
+        """
+        about = json.dumps({"format": FORMAT, **asdict(self.limits)})
+        try:
+            with file.open("wb") as out:
+                np.savez(out, about=np.array(about), prefill=self.prefill, decode=self.decode, transfer=self.transfer)
+        except OSError as error:
+            raise DependencyError(f"{file}: cannot be written: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, file: Path) -> WorkerTiming:
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: it is not such a file.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                about = json.loads(str(data["about"]))
+                tables = [np.ascontiguousarray(data[name], np.float64) for name in ("prefill", "decode", "transfer")]
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", source=file) from None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"is not a timing file ({error})", expected=_RIGHT, source=file) from None
+        return cls(_limits(about, file), *_checked(tables, about, file))
+
+
+_RIGHT = "a file written with --write-timing"
+
+
+def _between(table: list[float], place: float) -> float:
+    """Linear between nodes, held behind the last."""
+    node = min(int(place), len(table) - 2)
+    low = table[node]
+    return low + (table[node + 1] - low) * min(place - node, 1.0)
+
+
+def _limits(about: Any, file: Path) -> Limits:
+    if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
+        raise InputError("is of another version", expected=f"{_RIGHT} by this version", source=file)
+    names = {item.name for item in fields(Limits)}
+    if set(about) != names:
+        odd = ", ".join(sorted(set(about) ^ names))
+        raise InputError(f"fields missing or unknown: {odd}", expected=_RIGHT, source=file)
+    for item in fields(Limits):
+        value = about[item.name]
+        right = isinstance(value, str) if item.type == "str" else isinstance(value, int | float) and value >= 0
+        if not right or (item.type == "int" and not isinstance(value, int)):
+            raise InputError(f"is {value!r}", expected=_RIGHT, source=file, field=item.name)
+    return Limits(**about)
+
+
+def _checked(tables: list[NDArray[np.float64]], about: dict[str, Any], file: Path) -> list[NDArray[np.float64]]:
+    prefill, decode, transfer = tables
+    shapes = prefill.ndim == 1 and len(prefill) > 1 and transfer.ndim == 1 and len(transfer) > 1
+    if not shapes or decode.ndim != 2 or decode.shape[0] <= about["max_num_seqs"] or decode.shape[1] < 2:
+        raise InputError("tables of the wrong shape", expected=_RIGHT, source=file)
+    if not all(np.isfinite(table).all() and (table >= 0).all() for table in tables):
+        raise InputError("times that are negative or not finite", expected=_RIGHT, source=file)
+    return tables
