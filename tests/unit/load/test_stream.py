@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +32,7 @@ def test_counts_by_chunk_word_and_id() -> None:
 @given(st.lists(st.integers(0, len(BODY)), max_size=30))
 def test_where_bytes_are_cut_changes_nothing_but_times(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(BODY)]
-    pieces = [BODY[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [BODY[a:b] for a, b in pairwise(edges)]
     reading, whole = read(pieces), read([BODY])
     assert reading.first_s is not None
     assert reading.last_s is not None
