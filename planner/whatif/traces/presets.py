@@ -71,6 +71,26 @@ _CODE = GeneratorSpec(
         max_tokens=2048,
     ),
 )
+# Long documents read and summed up: few requests keep many GPUs busy, so that a live demo needs little of the machine
+# that simulates them. A crowd comes after three minutes.
+_DOCUMENTS = GeneratorSpec(
+    name="documents",
+    duration_s=750,
+    rps=1.0,
+    flash_at_s=180,
+    flash_factor=6,
+    flash_ramp_s=150,
+    flash_decay_s=120,
+    isl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.7, median_tokens=11_000, sigma=0.25),
+            LengthMode(weight=0.3, median_tokens=4_000, sigma=0.4),
+        ),
+        min_tokens=200,
+        max_tokens=16_000,
+    ),
+    osl=LengthSpec(modes=(LengthMode(weight=1, median_tokens=600, sigma=0.4),), min_tokens=50, max_tokens=2_000),
+)
 
 
 def _conversation(**changes: object) -> GeneratorSpec:
@@ -81,6 +101,7 @@ def _conversation(**changes: object) -> GeneratorSpec:
 PRESETS: dict[str, GeneratorSpec] = {
     "conversation": _CONVERSATION,
     "code": _CODE,
+    "documents": _DOCUMENTS,
     "step": _conversation(name="step", step_at_s=1200.0, step_factor=3.0),
     "flash": _conversation(name="flash", flash_at_s=1200.0, flash_factor=8.0),
     "daily": _conversation(
