@@ -110,7 +110,7 @@ def vllm_command(component: Component, placement: Placement) -> WorkerCommand:
     argv += [*_template(arguments), *transfer.words, *events.words]
     return WorkerCommand(
         argv=tuple(argv),
-        env=_environment(component, placement, transfer),
+        env=_environment(arguments, placement, transfer),
         model=model,
         served_name=name,
         tp=sizes.tp,
@@ -145,14 +145,15 @@ def _template(arguments: Arguments) -> tuple[str, ...]:
     return ("--chat-template", str(path))
 
 
-def _environment(component: Component, placement: Placement, transfer: Transfer) -> dict[str, str]:
-    env = dict(component.env)
+def _environment(arguments: Arguments, placement: Placement, transfer: Transfer) -> dict[str, str]:
+    env = dict(arguments.component.env)
     if transfer.nixl:
         # Other workers connect to this address: a wildcard is none.
         own = "127.0.0.1" if placement.host in {"", "0.0.0.0", "::"} else placement.host  # noqa: S104
         env.setdefault(NIXL_HOST, own)
         if placement.nixl_port is not None:
-            env[NIXL_PORT] = str(placement.nixl_port)
+            # vLLM adds the data-parallel rank to it, as it does to the port of KV events.
+            env[NIXL_PORT] = str(placement.nixl_port - arguments.count("--data-parallel-rank", 0, least=0))
     if placement.gpu_ids:
         env[GPUS] = ",".join(str(gpu) for gpu in placement.gpu_ids)
     return env

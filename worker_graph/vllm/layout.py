@@ -48,7 +48,7 @@ def parallel_of(arguments: Arguments) -> Parallel:
             [f"--data-parallel-size {dp}" + (f" ({ranks} of them here)" if ranks != dp else "")] if dp > 1 else []
         )
         needs = f"has {given} GPUs per worker, and {' x '.join(factors)} takes {sizes.gpus}"
-        size = arguments.find("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
+        size = next((flag for flag in arguments.flags if flag.name.endswith("-parallel-size")), None)
         place = size.words[-1].place if size is not None else component.place
         expected = "the same number in the GPU limit and in the parallel sizes"
         raise component.document.error(f"{component.name} {needs}", place, expected)
