@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from planner.cli import graph, journal, service, whatif
+from planner.cli import demo, graph, journal, service, whatif
 from profiler import console
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ def _root() -> None:
     """Keeps `planner` a command with verbs however many there are."""
 
 
+app.command()(demo.demo)
 app.command()(whatif.whatif)
 app.command()(service.run)
 app.command()(service.validate)

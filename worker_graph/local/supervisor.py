@@ -78,6 +78,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._stopping = False
         self._free_gpus = list(range(options.gpus))
+        self._gpu_s, self._gpu_s_at = 0.0, time.monotonic()
         self._gateway_process: Process | None = None
         self._check_budget({name: pool.desired for name, pool in self.pools.items()})
 
@@ -114,6 +115,13 @@ class Supervisor:
     def gpus_held(self) -> int:
         """GPUs of workers that run, whatever their state."""
         return self.options.gpus - len(self._free_gpus)
+
+    def gpu_seconds(self) -> float:
+        """GPU time of workers so far, by the wall clock: from each worker's start to its end."""
+        now = time.monotonic()
+        self._gpu_s += self.gpus_held() * (now - self._gpu_s_at)
+        self._gpu_s_at = now
+        return self._gpu_s
 
     @property
     def gateway_pid(self) -> int | None:
@@ -204,6 +212,7 @@ class Supervisor:
             elif need > len(self._free_gpus):
                 worker.reason = f"needs {need} GPUs, {len(self._free_gpus)} of {self.options.gpus} are free"
             else:
+                self.gpu_seconds()
                 worker.gpus = tuple(self._free_gpus.pop(0) for _ in range(need))
                 worker.state = State.STARTING
                 worker.task = asyncio.create_task(self._live(pool, worker, around))
@@ -223,6 +232,7 @@ class Supervisor:
             pool.last_failure = f"{worker.name} {error}"
             self._say(pool.last_failure)
         finally:
+            self.gpu_seconds()
             self._free_gpus = sorted({*self._free_gpus, *worker.gpus})
             pool.workers.remove(worker)
             self._changed()
