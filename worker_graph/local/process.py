@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from profiler.errors import DependencyError
+
+#: What colours a terminal; programs write it to logs, too.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 #: Bytes of a log's end that an error quotes from.
 _TAIL_BYTES = 4096
@@ -77,7 +81,7 @@ class Process:
                 text = file.read().decode(errors="replace")
         except OSError as error:
             return f"log cannot be read: {error.strerror or error}"
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
         return lines[-1] if lines else "its log is empty"
 
 
