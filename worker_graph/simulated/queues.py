@@ -84,6 +84,7 @@ class Queues:
         else:
             self.give_back(request, request.blocks)
         request.state, request.remote, request.computed = State.WAITING, False, 0
+        request.preemptions += 1
         if request.generated and math.isnan(request.preempted_ms):
             request.preempted_ms = now_ms
         self.waiting.appendleft(request)
@@ -111,7 +112,7 @@ class Queues:
                 return
             self.joining.popleft()
             if fits:
-                request.state, request.scheduled_ms = State.RUNNING, now_ms
+                request.state, request.scheduled_ms, request.fetched = State.RUNNING, now_ms, True
                 self.batch.join(request, request.isl)
                 self.fresh.append(request)
             else:

@@ -43,6 +43,8 @@ class Request:
         sequence: order of admission.
         preempted_ms: when it lost its blocks; its next token's gap begins there.
         transfer_ms: duration of its hand-off.
+        preemptions: how often it lost its blocks.
+        fetched: its prompt came from a prefill worker and was not computed here.
     """
 
     isl: int
@@ -65,6 +67,8 @@ class Request:
     sequence: int = -1
     preempted_ms: float = math.nan
     transfer_ms: float = 0.0
+    preemptions: int = 0
+    fetched: bool = False
     arrived: bool = False
     turn: tuple[int, int, Request] | None = None
 

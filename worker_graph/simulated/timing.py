@@ -82,7 +82,7 @@ class WorkerTiming:
 
     def __post_init__(self) -> None:
         self._prefill, self._transfer = self.prefill.tolist(), self.transfer.tolist()
-        self._nodes = self.decode.shape[1]
+        self._nodes: int = self.decode.shape[1]
 
     @classmethod
     def of(
