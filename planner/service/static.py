@@ -1,0 +1,40 @@
+"""The page's files: a fixed list, from this package and, for the charts, from plotly's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from aiohttp import web
+
+FOLDER = Path(__file__).parent / "page"
+
+
+def _plotly() -> Path | None:
+    # Found, not imported: importing it takes longer than starting the planner.
+    spec = find_spec("plotly")
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(places[0]) / "package_data" / "plotly.min.js" if places else None
+
+
+def page_files() -> dict[str, Path]:
+    """Files by their path in the URL; those alone that are there."""
+    files = {"/": FOLDER / "index.html", "/page.js": FOLDER / "page.js", "/page.css": FOLDER / "page.css"}
+    plotly = _plotly()
+    if plotly is not None:
+        files["/plotly.min.js"] = plotly
+    return {url: path for url, path in files.items() if path.is_file()}
+
+
+def add_page(app: web.Application) -> None:
+    """Serve the page's files, revalidated at each use so that an upgrade shows at once."""
+    for url, path in page_files().items():
+        app.router.add_get(url, _server_of(path))
+
+
+def _server_of(path: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def serve(request: web.Request) -> web.StreamResponse:  # noqa: ARG001 - the handler's form
+        return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
+
+    return serve
