@@ -170,7 +170,8 @@ class WorkerTiming:
             InputError: it is not such a file.
         """
         try:
-            with np.load(file, allow_pickle=False) as data:
+            # Opened here: numpy leaves a file that it cannot read open.
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 about = json.loads(str(data["about"]))
                 tables = [np.ascontiguousarray(data[name], np.float64) for name in ("prefill", "decode", "transfer")]
         except OSError as error:
