@@ -7,7 +7,7 @@ saturated pools; *hold* keeps what is asked for; *last good* repeats the last pl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -78,12 +78,12 @@ class Planner:
             return self._without_demand(state, supply, current, f"arrivals unknown: {arrivals.reason}", now_s)
         if state.lengths is None:
             if arrivals.value == 0 and state.forecast.bins_known >= self._steps():
-                return self._idle(state, current, now_s)
+                return self._idle(state, current, observation.gaps, now_s)
             return self._without_demand(state, supply, current, "no request has completed yet", now_s)
         forecast = self._forecast(state)
         if isinstance(forecast, Unknown):
             return self._without_demand(state, supply, current, f"no forecast: {forecast.reason}", now_s)
-        return self._with_model(state, supply, current, forecast, now_s)
+        return self._with_model(state, supply, current, forecast, observation.gaps, now_s)
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -133,6 +133,7 @@ class Planner:
         supply: Mapping[str, PoolState],
         current: Plan,
         forecast: Forecast,
+        gaps: Sequence[str],
         now_s: float,
     ) -> tuple[Decision, PlannerState]:
         settings = self.settings
@@ -159,6 +160,7 @@ class Planner:
                 reasons.append(f"{name}:lengths_stale")
                 clamps.append(f"{name}: not lowered, lengths are {now_s - (state.lengths_at_s or 0.0):.0f} s old")
         plan = dict(self._bounded(plan, wanted, reasons, clamps))
+        plan = self._held(plan, current, gaps, reasons, clamps)
         memory = self._remembered(memory, plan, current, now_s)
         reasons.extend(_moves(plan, current))
         decision = Decision(
@@ -273,17 +275,45 @@ class Planner:
             reasons.append("budget_below_minimum")
         return fitted.plan
 
+    def _held(
+        self, plan: Plan, current: Plan, gaps: Sequence[str], reasons: list[str], clamps: list[str]
+    ) -> dict[str, int]:
+        """With gaps in the metrics, no pool below what is asked for now: what was not seen may be what is busy.
+
+        Pools that grow then grow only as far as the budget goes beside those that are held.
+        """
+        if not gaps:
+            return dict(plan)
+        pools, held = self.settings.pools_by_name, dict(plan)
+        for name, count in plan.items():
+            if count < current[name]:
+                held[name] = current[name]
+                reasons.append(f"{name}:metrics_incomplete")
+                clamps.append(f"{name}: not lowered to {count}, {'; '.join(gaps)}")
+        fitted = fit_budget(held, current, pools, self.settings.max_gpus)
+        kept = {name: max(current[name], count) for name, count in fitted.plan.items()}
+        for name, count in kept.items():
+            if count < held[name]:
+                reasons.append(f"{name}:budget")
+                clamps.append(f"{name}: {held[name]} wanted, {count} by budget beside pools that are not lowered")
+        if gpus_of(kept, pools) > self.settings.max_gpus:
+            reasons.append("over_budget_kept")
+        return kept
+
     def _pool_of(self, role: Role) -> Pool:
         return next(pool for pool in self.settings.pools if pool.role is role)
 
     # -- without the model -----------------------------------------------------------------------------------------
 
-    def _idle(self, state: PlannerState, current: Plan, now_s: float) -> tuple[Decision, PlannerState]:
+    def _idle(
+        self, state: PlannerState, current: Plan, gaps: Sequence[str], now_s: float
+    ) -> tuple[Decision, PlannerState]:
         """No request has come for a whole horizon and none ever completed: real zero traffic, down to the minimum."""
         wanted = {pool.name: pool.min_workers for pool in self.settings.pools}
         reasons, clamps = ["no_traffic"], list[str]()
         plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
         plan = dict(self._bounded(plan, wanted, reasons, clamps))
+        plan = self._held(plan, current, gaps, reasons, clamps)
         memory = self._remembered(memory, plan, current, now_s)
         decision = Decision(
             at_s=now_s,

@@ -87,6 +87,7 @@ class Observation:
         mean_ttft_ms: mean over the requests that completed in the interval.
         mean_itl_ms: mean over the time between any two output tokens of these, as engines and gateways export it.
         pools: supply by pool name; Unknown when the connector could not read it.
+        gaps: what could not be seen of the graph, for people; with any, no pool is lowered below what is asked for now.
     """
 
     interval_s: float
@@ -99,6 +100,7 @@ class Observation:
     attainment: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
     mean_ttft_ms: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
     mean_itl_ms: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
+    gaps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
