@@ -14,8 +14,8 @@ from rich.console import Console, RenderableType
 from planner.core.record import DecisionRecord, from_line
 from planner.service.history import MOST_ENTRIES
 from planner.service.loop import Loop
-from planner.service.status import state_of
 from planner.service.static import add_page
+from planner.service.status import state_of
 from planner.service.summary import strict_json
 from profiler.errors import InputError
 

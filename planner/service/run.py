@@ -56,7 +56,7 @@ def run(path: Path, explainer: Explainer, *, on_started: Callable[[str], None] |
     config = load_config(path)
     model = load_model(config, path)
     # Times of creation double the page and tell nothing that a restart's own counters do not.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     with logging_to_stderr():
         for warning in model.warnings:
             log.warning("profile: %s", warning, extra=_RUN)
