@@ -178,13 +178,14 @@ async def hand_off(client: Client, tokens: int = 100) -> dict[str, Any]:
 
 def test_kv_goes_from_a_prefill_to_a_decode_engine() -> None:
     async def scenario() -> None:
-        async with running("prefill") as (prefill, source), running("decode") as (decode, _):
+        async with running("prefill", hold_ms=1e9) as (prefill, source), running("decode") as (decode, _):
             body = await hand_off(prefill)
             assert source.engine.scheduler.blocks == len(body["kv_transfer_params"]["remote_block_ids"]) == 7
             answer = await decode.post("/v1/completions", json={**body, "max_tokens": 20, "stream": True})
             assert sum(len(c["choices"][0]["text"].split()) for c in chunks(await answer.text())) == 20
             samples = await settled(prefill, "kv_cache_usage_perc", 0)
             assert samples["generation_tokens_total"] == 1
+            assert samples["nixl_num_kv_expired_reqs_total"] == 0
             samples = await scrape(decode)
             assert samples["prompt_tokens_by_source_total:external_kv_transfer"] == 100
             assert samples["prompt_tokens_by_source_total:local_compute"] == 0
@@ -239,13 +240,17 @@ def test_a_decode_engine_without_kv_computes_the_prompt() -> None:
 def test_a_hand_off_whose_client_leaves_is_let_go_on_both_sides() -> None:
     async def scenario() -> None:
         # A transfer of minutes, so that the client leaves in the middle of it.
-        async with running("prefill") as (prefill, source), running("decode", speed_up=0.001) as (decode, target):
+        async with (
+            running("prefill", hold_ms=1e9) as (prefill, source),
+            running("decode", speed_up=0.001) as (decode, target),
+        ):
             body = await hand_off(prefill)
             task = asyncio.create_task(post(decode, {**body, "max_tokens": 20}))
             await settled(decode, "num_requests_kv_fetch_by_stage:in_progress", 1)
             assert source.engine.scheduler.held == 1
             task.cancel()
-            await settled(prefill, "kv_cache_usage_perc", 0)
+            samples = await settled(prefill, "kv_cache_usage_perc", 0)
+            assert samples["nixl_num_kv_expired_reqs_total"] == 0
             await settled(decode, "num_requests_waiting", 0)
             assert target.engine.scheduler.blocks == 0
 
