@@ -196,8 +196,7 @@ function showState() {
     `durations are the simulated engine's; +m:ss counts its time since ${at.rows.length ? clockText(at.rows[0].t) : "the start"}.`);
   const said = verdict();
   $("verdict").dataset.tone = said.tone;
-  setText($("verdict"), {good: "✓ ", bad: "✗ ", warn: "! "}[said.tone] === undefined ? said.text
-    : {good: "✓ ", bad: "✗ ", warn: "! "}[said.tone] + said.text);
+  setText($("verdict"), {good: "✓ ", bad: "✗ ", warn: "! ", none: ""}[said.tone] + said.text);
   if ($("notes").textContent !== said.notes.join("")) $("notes").replaceChildren(...said.notes.map(note => made("li", "", note)));
   $("notes").hidden = said.notes.length === 0;
   showTiles();
@@ -244,7 +243,7 @@ function showTiles() {
     const found = reading(`${name}_ms`);
     if (found.unknown !== undefined) { unknownTile(name, found.unknown, `SLA ${limit} ms`); continue; }
     const ok = found.value <= limit;
-    tile(name, latencyText(found.value), "ms", `${ok ? "✓ within" : "✗ over"} the SLA's ${limit} ms`, ok);
+    tile(name, latencyText(found.value), "ms", `${ok ? "✓ within" : "✗ over"} ${limit} ms`, ok);
   }
 
   const pools = seen?.pools ?? {unknown: absent};
@@ -571,7 +570,7 @@ function wire(chart) {
   chart.on("plotly_doubleclick", () => { at.zoom = null; draw(); });
   chart.on("plotly_click", event => {
     const axis = chart._fullLayout.xaxis, box = chart.querySelector(".nsewdrag").getBoundingClientRect();
-    const ms = unlocal(axis.p2d ? axis.p2c(axis.p2d(event.event.clientX - box.left)) : event.points[0].x);
+    const ms = unlocal(axis.p2c(event.event.clientX - box.left));
     const next = firstAt(ms), [before, after] = [at.rows[next - 1], at.rows[next]];
     const nearest = !before || (after && after.t - ms < ms - before.t) ? after : before;
     if (nearest) openPanel(nearest.id, chart);
