@@ -154,9 +154,10 @@ async function pull() {
 async function poll() {
   let wait = 2000;
   try {
+    const first = at.state === null;
     at.state = await ask("api/state");
     at.gotAt = performance.now();
-    const changed = await pull();
+    const changed = await pull() || first;
     at.cause = "";
     at.silentSince = Date.now();
     showState();
@@ -180,6 +181,7 @@ function showBanner() {
   $("banner").title = at.cause;
   $("banner").hidden = !silent;
   document.body.classList.toggle("away", silent);
+  showCountdown();
 }
 
 /** Only where it differs, so that a screen reader says what is new and a selection stays. */
@@ -529,6 +531,10 @@ let shared = null, queued = false;
 function draw() {
   for (const name in PICTURES) stale.add(name);
   shared = null;
+  soon();
+}
+
+function soon() {
   if (!queued) { queued = true; requestAnimationFrame(drawStale); }
 }
 
@@ -540,13 +546,15 @@ function drawStale() {
     shared = {shown, c: columns(groups), bands: periods(groups.rows, shown).filter(band => band.to > shown[0] && band.from < shown[1])};
     showSpan(shown, groups);
   }
-  for (const name of [...stale].filter(one => visible.has(one))) {
-    stale.delete(name);
-    const chart = $(`chart-${name}`), picture = PICTURES[name](shared.c, shared.shown);
-    const layout = layoutOf(picture, shared.shown, shared.bands, chart);
-    Plotly.react(chart, picture.data, layout, {displayModeBar: false, responsive: true, doubleClick: false});
-    if (!chart.dataset.wired) wire(chart);
-  }
+  // One picture a frame, so that the page answers to its user between two.
+  const name = [...stale].find(one => visible.has(one));
+  if (!name) return;
+  stale.delete(name);
+  const chart = $(`chart-${name}`), picture = PICTURES[name](shared.c, shared.shown);
+  const layout = layoutOf(picture, shared.shown, shared.bands, chart);
+  Plotly.react(chart, picture.data, layout, {displayModeBar: false, responsive: true, doubleClick: false});
+  if (!chart.dataset.wired) wire(chart);
+  soon();
 }
 
 function showSpan(shown, {width}) {
@@ -562,9 +570,9 @@ function showSpan(shown, {width}) {
 function wire(chart) {
   chart.dataset.wired = "yes";
   chart.on("plotly_relayout", change => {
-    const [from, to] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(text => text === undefined ? NaN : Date.parse(`${text}`.replace(" ", "T")));
-    if (!(to - from >= 1000)) return;
-    at.zoom = [from, to];
+    if (!("xaxis.range[0]" in change)) return;
+    const axis = chart._fullLayout.xaxis, [from, to] = axis.range.map(end => unlocal(axis.r2c(end)));
+    if (to - from >= 1000) at.zoom = [from, to];
     draw();
   });
   chart.on("plotly_doubleclick", () => { at.zoom = null; draw(); });
@@ -696,7 +704,7 @@ const watcher = new IntersectionObserver(entries => {
     const name = target.id.slice("chart-".length);
     if (isIntersecting) visible.add(name); else visible.delete(name);
   }
-  if (!queued) { queued = true; requestAnimationFrame(drawStale); }
+  soon();
 }, {rootMargin: "200px"});
 for (const name in PICTURES) watcher.observe($(`chart-${name}`));
 setInterval(showCountdown, 500);
