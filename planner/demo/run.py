@@ -196,10 +196,10 @@ async def _show(
 def _print_verdict(
     sla: Sla, results: Sequence[Result], gpu_hours: float, pair: Sequence[Result], pair_hours: float
 ) -> None:
-    table = Table("", "attain", "TTFT p50 ms", "TTFT p99 ms", "ITL p99 ms", "not served", "GPU-hours", box=None)
+    table = Table("", "attain", "TTFT p50", "TTFT p99", "ITL p99", "lost", "GPU-hours", box=None)
     for name, ended, hours in (
-        ("planner, live, from 1p1d", results, gpu_hours),
-        ("1p1d all the time, simulated", pair, pair_hours),
+        ("planner (live)", results, gpu_hours),
+        ("1p1d (replayed)", pair, pair_hours),
     ):
         found = summarize(ended, sla.ttft_ms, sla.itl_ms)
         latency = [found.ttft_ms.get("p50"), found.ttft_ms.get("p99"), found.itl_ms.get("p99")]
@@ -208,6 +208,7 @@ def _print_verdict(
         )
         table.add_row(name, f"{found.attainment:.1%}", *figures, str(sum(found.lost.values())), f"{hours:.2f}")
     count = len(results)
-    heading = f"{count} requests; TTFT {sla.ttft_ms:g} ms and ITL {sla.itl_ms:g} ms, for {sla.attainment:.0%} of them"
+    limits = f"TTFT {sla.ttft_ms:g} ms and ITL {sla.itl_ms:g} ms"
+    heading = f"{count} requests, latencies in ms; wanted: {limits} for {sla.attainment:.0%} of them"
     console.stdout.print(heading, highlight=False)
     console.stdout.print(table)

@@ -50,16 +50,16 @@ def _requests(progress: dict[str, int], sla: Sla) -> Text:
 def _planner(state: dict[str, Any] | None) -> list[RenderableType]:
     if state is None:
         return [Text("the planner does not answer", style="bold red")]
+    last = state["last"]
+    if last is None:
+        return [Text("no decision yet")]
+    decision = last["decision"]
     table = Table("pool", "asked for", "ready", "starting", "draining", box=None, padding=(0, 2, 0, 0))
-    for name, pool in (state.get("supply") or {}).items():
-        counts = (str(pool[key]) for key in ("desired", "ready", "starting", "terminating"))
-        table.add_row(name, *counts)
-    decision = state.get("decision")
-    if not decision:
-        return [table, Text("no decision yet")]
-    rate = decision.get("arrivals_rps")
-    seen = f"{rate:.1f} requests/s seen" if rate is not None else "request rate unknown"
-    forecast = decision.get("forecast")
-    ahead = f", {forecast['median_rps']:.1f} forecast" if forecast else ""
+    for name, pool in decision["pools"].items():
+        counts = (pool["ready"], pool["starting"], pool["terminating"])
+        table.add_row(name, str(decision["plan"].get(name, "-")), *map(str, counts))
+    rate, forecast = decision["arrivals_rps"], decision["forecast"]
+    seen = "request rate unknown" if rate is None else f"{rate:.1f} requests/s seen"
+    ahead = f", {forecast['median_rps']:.1f} forecast" if forecast is not None else ""
     reasons = ", ".join(decision["reasons"][:4])
     return [table, Text(f"{seen}{ahead}; level {decision['level']}: {reasons}", overflow="ellipsis", no_wrap=True)]
