@@ -12,6 +12,7 @@ from typing import Any
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from planner.connectors.base import Supply
@@ -59,7 +60,7 @@ class PrometheusSource(Source):
         session.hooks["response"].append(self._keep)
         # Not tried again within a tick: the next tick does, and the samples will still be there.
         self._client = PrometheusConnect(
-            url=self._url, session=session, timeout=timeout_s, retry=Retry(total=0, read=0, connect=0)
+            url=self._url, session=session, timeout=timeout_s, retry=Retry(total=0, read=False)
         )
         self._timeout_s = timeout_s
 
@@ -93,6 +94,8 @@ class PrometheusSource(Source):
         except requests.exceptions.JSONDecodeError:
             raise SourceError(f"{where} answered something that is not JSON: {self._words()}") from None
         except requests.exceptions.ConnectionError as error:
+            if isinstance(_root(error), TimeoutError | ReadTimeoutError):
+                raise SourceError(f"{where} did not answer in full within {self._timeout_s:g} s") from None
             raise SourceError(f"{where} cannot be reached: {_root(error)}") from None
         except requests.exceptions.RequestException as error:
             raise SourceError(f"{where} cannot be asked: {error}") from None
@@ -161,16 +164,11 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _root(error: BaseException) -> str:
+def _root(error: BaseException) -> BaseException:
     """The innermost reason of an error that wraps others."""
-    inner: BaseException | None = error
-    reason = str(error)
-    while inner is not None:
-        reason = str(inner) or reason
-        nested = getattr(inner, "reason", None)
-        inner = (
-            nested
-            if isinstance(nested, BaseException)
-            else next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
-        )
-    return reason
+    while True:
+        nested = getattr(error, "reason", None)
+        inner = [one for one in (nested, *error.args) if isinstance(one, BaseException)]
+        if not inner:
+            return error
+        error = inner[0]

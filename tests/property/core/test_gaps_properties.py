@@ -15,7 +15,7 @@ from tests.property.core.test_decide_properties import INTERVAL_S, observations,
 GAPS = ("1 of 2 decode workers have no metrics",)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(planners, st.lists(observations(known=True), min_size=8, max_size=14))
 def test_gaps_never_lower(made, history: list[Observation]) -> None:  # type: ignore[no-untyped-def]
     state, now = PlannerState(), 1000.0
