@@ -64,7 +64,7 @@ class FakeApi:
 
         return serve
 
-    async def _secure(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _secure(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)
 
     @web.middleware
@@ -75,7 +75,7 @@ class FakeApi:
                 return web.Response(status=503, text="stopped for the test")
         return await handler(request)
 
-    async def _state(self, request: web.Request) -> web.Response:
+    async def _state(self, _request: web.Request) -> web.Response:
         made = histories.state(self.rows, time.time(), speed_up=self.speed_up)
         return web.json_response(made | self.replaced)
 

@@ -18,7 +18,7 @@ GPUS = {"prefill": 1, "decode": 2}
 
 def decisions(n: int, end_unix_s: float, *, seed: int = 1, speed_up: float = 1.0) -> Iterator[Json]:
     """`n` summaries, the last at `end_unix_s`: a daily wave with bursts, pools that follow it, now and then a miss."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     had = {"prefill": 2, "decode": 2}
     for i in range(n):
         wall_s = end_unix_s - (n - 1 - i) * INTERVAL_S / speed_up

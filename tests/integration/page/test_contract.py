@@ -6,8 +6,6 @@ import json
 from functools import partial
 from typing import Any
 
-import pytest
-
 from planner.core.types import Unknown
 from planner.explain import explained
 from planner.service.api import make_app
@@ -31,7 +29,6 @@ def test_the_fake_api_has_the_real_ones_form(rig: Rigging) -> None:  # noqa: F81
     summary = json.loads(made.loop.history.page(None, 2)[0].json)
     missing(fake, real, "state")
     missing(fake["last"]["decision"], summary, "summary")
-    missing(histories.decision(0.0, plan={}, current={}, **dict.fromkeys(("rate", "forecast", "ttft_ms", "itl_ms", "attainment"))), summary, "summary")  # type: ignore[arg-type]  # fmt: skip
 
 
 def missing(fake: Any, real: Any, where: str) -> None:
