@@ -94,6 +94,7 @@ class Observer:
         self._speed_up = speed_up
         self._stale_after_s = stale_after_s
         self._names = tuple(dict.fromkeys((UP, *engine.names(), *gateway.names())))
+        self._signs = (*(counter.name for counter in gateway.arrivals), *gateway.signs)
         self._members = _Members()
         self._windows = Windows()
         self._dispersion = Dispersion()
@@ -212,7 +213,9 @@ class Observer:
         rate = 0.0
         for address, one in counted.items():
             increase = one.instance.increase(selector, one.window)
-            # A gateway that is read and does not export the counter has not counted anything yet.
+            # A gateway exports its counter from the first request on; another program never does.
+            if increase is None and not any(one.instance.series.get(name) for name in self._signs):
+                return Unknown(f"gateway {address} exports no {selector.name}", one.age_s)
             rate += (increase or 0.0) / one.window.span_s
             if one.window.fresh:
                 self._dispersion.add(address, _increments(one, selector))

@@ -42,12 +42,14 @@ def parse(text: str, names: frozenset[str]) -> dict[Key, float]:
         ValueError: a wanted line is not in the format.
     """
     lines = [line for line in text.splitlines() if (match := NAME.match(line)) and match.group() in names]
-    families = text_string_to_metric_families("\n".join(lines) + "\n")
-    return {
-        (sample.name, tuple(sample.labels.items())): float(sample.value)
-        for family in families
-        for sample in family.samples
-    }
+    try:
+        return {
+            (sample.name, tuple(sample.labels.items())): float(sample.value)
+            for family in text_string_to_metric_families("\n".join(lines) + "\n")
+            for sample in family.samples
+        }
+    except IndexError as error:  # what the parser makes of some lines that break off
+        raise ValueError(f"a line breaks off: {error}") from None
 
 
 @dataclass

@@ -80,6 +80,8 @@ class GatewayDialect:
     Attributes:
         name: how users name the dialect.
         arrivals: counters of offered requests, the best first; the first that a gateway exports is used.
+        signs: metrics that show that it is this gateway before it has counted any request; a gateway that exports
+            neither these nor a counter of arrivals is taken for another program, not for an idle one.
         ttft: histogram of seconds, or None where only the engines know.
         ttft_span: what it covers.
         answers: counter of answered requests by status, or None.
@@ -89,6 +91,7 @@ class GatewayDialect:
 
     name: str
     arrivals: tuple[Selector, ...]
+    signs: tuple[str, ...] = ()
     ttft: str | None = None
     ttft_span: TtftSpan = TtftSpan.WHOLE
     answers: Selector | None = None
@@ -98,7 +101,7 @@ class GatewayDialect:
 
     def names(self) -> tuple[str, ...]:
         """Every series to read."""
-        found = tuple(selector.name for selector in self.arrivals)
+        found = (*(selector.name for selector in self.arrivals), *self.signs)
         if self.ttft is not None:
             found += histogram_names(self.ttft)
         if self.answers is not None:

@@ -19,6 +19,7 @@ PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "
 SMG = GatewayDialect(
     name="smg",
     arrivals=(Selector("smg_http_requests_total", {"method": frozenset({"POST"}), "path": PATHS}),),
+    signs=("smg_worker_liveness_fallback_total",),
     ttft="smg_pd_prefill_duration_seconds",
     ttft_span=TtftSpan.PREFILL,
     answers=Selector("smg_http_responses_total", {"path": PATHS}),

@@ -14,4 +14,5 @@ from planner.observe.dialects.base import GatewayDialect, Selector
 VLLM_ROUTER = GatewayDialect(
     name="vllm-router",
     arrivals=(Selector("vllm_router_pd_requests_total"), Selector("vllm_router_processed_requests_total")),
+    signs=("vllm_router_worker_health", "vllm_router_active_workers"),
 )

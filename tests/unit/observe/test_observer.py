@@ -114,9 +114,14 @@ def test_zero_traffic_is_known() -> None:
     steady(source, START + 30, rate=0.0)
     observation = observer(source).observe(supply(), 10.0, START + 30)
     assert observation.arrivals == Known(0)
-    # Not even a counter, as long as none has come: the gateway answers, that is enough.
+    # Not even a counter before the first request; what shows that it is the gateway is enough.
     for scrapes in source.scrapes.values():
         scrapes[:] = [(at, {name: v for name, v in samples.items() if name != ARRIVALS}) for at, samples in scrapes]
+    assert reason(observer(source).observe(supply(), 10.0, START + 30).arrivals) == (
+        "gateway 10.0.0.1:29000 exports no smg_http_requests_total"
+    )
+    sign = {'smg_worker_liveness_fallback_total{stage="selection"}': 0.0}
+    source.scrapes[GATEWAY] = [(at, {**samples, **sign}) for at, samples in source.scrapes[GATEWAY]]
     assert observer(source).observe(supply(), 10.0, START + 30).arrivals == Known(0)
     assert reason(observer(source).observe(supply(), 10.0, START + 30).ttft_ms).startswith("no gateway exports")
 
