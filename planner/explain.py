@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from planner.core.capacity import CapacityModel
 from planner.core.forecast import Forecast
 from planner.core.record import DecisionRecord
 from planner.core.sizing import Candidate
 from planner.core.state import Decision
-from planner.core.types import Known, Plan, Role, Unknown
-from planner.whatif.capacity_models import capacity_model
-from planner.whatif.graph import build_graph
-from profiler.errors import InputError
-from profiler.tables import fingerprint, load_profile
+from planner.core.types import Known, Plan, Unknown
 
 #: Plans whose GPUs differ from the chosen plan's by more than this share are bounds of the search, not alternatives.
 NEAR_GPUS = 0.5
@@ -144,24 +138,6 @@ def _forecast(decision: Decision) -> str:
     )
     weights = ", ".join(f"{name} {weight:.0%}" for name, weight in forecast.weights.items() if weight >= 0.005)
     return f"quantiles of the worst of {len(forecast.rates_rps[0])} bins, requests/s: {bands}; by {weights}"
-
-
-def capacity_of(record: DecisionRecord) -> CapacityModel:
-    """The capacity model that a record was made with, from the profiles that it names.
-
-    Raises:
-        InputError: a profile is gone or has changed since.
-    """
-    profiles = []
-    for reference in record.profiles:
-        profile = load_profile(Path(reference.path))
-        if fingerprint(Path(reference.path)) != reference.fingerprint:
-            right = "the profile that the record was made with"
-            raise InputError("has changed since the decision", expected=right, source=reference.path)
-        profiles.append(profile)
-    aggregated = any(pool.role is Role.AGGREGATED for pool in record.settings.pools)
-    graph = build_graph(profiles, aggregated=aggregated, max_gpus=record.settings.max_gpus)
-    return capacity_model(record.capacity, graph.engines, "least_loaded")
 
 
 def first_difference(before: Decision, after: Decision) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from profiler import console
+from profiler.atomic import write_atomic
 from profiler.console import Output
 from profiler.errors import DependencyError, InputError
 
@@ -156,14 +157,10 @@ def export(
 
 def _write(path: Path, text: str) -> None:
     """Write a file at once, through a temporary one beside it."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_atomic(path, text)
     except OSError as error:
         raise DependencyError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -42,7 +42,8 @@ def replay(
 ) -> None:
     """Decide every record again and compare, bit for bit. Exit code 1 when a decision differs."""
     from planner.core.record import decide_again
-    from planner.explain import capacity_of, first_difference
+    from planner.explain import first_difference
+    from planner.rebuild import capacity_of
 
     records = _records(journal)
     models = {}

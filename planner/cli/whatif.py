@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiler import console
+from profiler.atomic import write_atomic
 from profiler.console import Output
 from profiler.errors import InputError
 
@@ -269,12 +270,9 @@ def _check_outputs(outputs: dict[str, Path | None], inputs: dict[str, Path | Non
 
 
 def _write(name: str, path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_atomic(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise _unwritten(name, path, error) from None
 
 

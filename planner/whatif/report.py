@@ -8,6 +8,7 @@ from pathlib import Path
 from planner.core.state import Decision
 from planner.core.types import Sla
 from planner.whatif.outcome import Outcome
+from profiler.atomic import write_atomic
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,4 @@ def write_report(path: Path, report: Report) -> None:
         raise ValueError("a report needs the outcome of at least one policy")
     from planner.whatif.report_page import page  # noqa: PLC0415 - plotly takes long to import
 
-    text = page(report)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_atomic(path, page(report))

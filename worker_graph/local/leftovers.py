@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from profiler.atomic import write_atomic
 from worker_graph.local.process import kill_session
 
 _FILE = "processes.json"
@@ -14,9 +15,7 @@ _FILE = "processes.json"
 def write(run_dir: Path, pids: Iterable[int]) -> None:
     """Note the sessions that run. A process id alone may be given again; its start time tells."""
     noted = [{"pid": pid, "started": _started(pid)} for pid in pids]
-    beside = run_dir / f"{_FILE}.new"
-    beside.write_text(json.dumps(noted), encoding="utf-8")
-    beside.replace(run_dir / _FILE)
+    write_atomic(run_dir / _FILE, json.dumps(noted))
 
 
 def end(run_dir: Path, say: Callable[[str], None]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from profiler.atomic import write_atomic
 from profiler.errors import DependencyError, InputError
 from worker_graph.local.api import make_app
 from worker_graph.local.options import LocalOptions
@@ -116,8 +117,6 @@ async def _write_targets(supervisor: Supervisor) -> None:
     while True:
         text = json.dumps(targets(supervisor), indent=1)
         if text != last and supervisor.metrics_port:
-            beside = path.with_suffix(".new")
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(path)
+            write_atomic(path, text)
             last = text
         await asyncio.sleep(0.2)

@@ -10,7 +10,7 @@ from planner.core.record import decide_again, from_line
 from planner.core.settings import PlannerSettings
 from planner.core.state import PlannerState
 from planner.core.types import Known, Level, Unknown
-from planner.explain import capacity_of
+from planner.rebuild import capacity_of
 from planner.service.carry import carried
 from planner.service.faults import Stage
 from planner.service.model import Model
