@@ -218,12 +218,11 @@ def test_a_failure_keeps_the_old_page(
     path = tmp_path / "report.html"
     path.write_text("old")
 
-    def full_disk(self: Path, text: str, **_: object) -> int:
-        with self.open("w") as file:
-            file.write(text[:10])
+    def full_disk(self: Path, target: Path) -> Path:
+        assert self.stat().st_size > 0
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_report(path, report(outcome("planner")))
     assert path.read_text() == "old"
@@ -235,16 +234,15 @@ def test_the_page_appears_in_one_step(
 ) -> None:
     path, seen = tmp_path / "report.html", []
     path.write_text("old")
-    plain = Path.write_text
+    plain = Path.replace
 
-    def watched(self: Path, text: str, **how: Any) -> int:
-        count = plain(self, text, **how)
-        seen.append((self.parent == path.parent, path.read_text()))
-        return count
+    def watched(self: Path, target: Path) -> Path:
+        seen.append((self.parent == target.parent, target.read_text(), self.read_text(encoding="utf-8")[-8:]))
+        return plain(self, target)
 
-    monkeypatch.setattr(Path, "write_text", watched)
+    monkeypatch.setattr(Path, "replace", watched)
     write_report(path, report(outcome("planner")))
-    assert seen == [(True, "old")]
+    assert seen == [(True, "old", "</html>\n")]
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
