@@ -33,7 +33,7 @@ class DemoSettings:
     """
 
     trace: str = "generate:documents"
-    sla: Sla = field(default_factory=lambda: Sla(ttft_ms=1500.0, itl_ms=12.0, attainment=0.95))
+    sla: Sla = field(default_factory=lambda: Sla(ttft_ms=1500.0, itl_ms=15.0, attainment=0.95))
     speed_up: float = 5.0
     startup_s: float = 30.0
     max_gpus: int = 12
