@@ -58,6 +58,8 @@ def explained(record: DecisionRecord) -> RenderableType:
         near = decision.nearest
         fact("nearest SLA", f"TTFT {near.ttft_ms:.0f} ms, ITL {near.itl_ms:.1f} ms can be met")
     fact("seen", _seen(record))
+    if record.observation.gaps:
+        fact("gaps", "; ".join(record.observation.gaps) + ": no pool is lowered")
     fact("forecast", _forecast(decision))
     if decision.demand is not None:
         d = decision.demand

@@ -27,9 +27,28 @@ def test_every_setting_is_in_the_reference_with_its_default(model: type[BaseMode
             assert any(row.split("|")[2].strip() == f"{field.default:g}" for row in rows), f"{name}: default differs"
 
 
-def test_every_option_of_whatif_is_in_the_reference() -> None:
+@pytest.mark.parametrize("verb", ["demo", "whatif", "run", "validate", "explain", "replay", "graph up", "graph scale"])
+def test_every_option_is_in_the_reference(verb: str) -> None:
     text = (REFERENCE / "command-line.md").read_text()
-    command = typer.main.get_command(app).commands["whatif"]
-    for parameter in command.params:
-        for option in parameter.opts:
-            assert option == "--help" or f"`{option}" in text or f" `{option}`" in text, f"{option} is not documented"
+    command = typer.main.get_command(app)
+    for word in verb.split():
+        command = command.commands[word]
+    options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+    for option in options:
+        assert option == "--help" or f"{option} " in text or f"{option}`" in text, f"{option} is not documented"
+
+
+def test_every_verb_is_in_the_reference() -> None:
+    text = (REFERENCE / "command-line.md").read_text()
+    commands = typer.main.get_command(app).commands
+    for verb in commands:
+        assert f"planner {verb}" in text
+    for verb in commands["graph"].commands:
+        assert f"`{verb} FILE" in text
+
+
+def test_every_page_is_in_the_index() -> None:
+    docs = REFERENCE.parent
+    index = (docs / "index.md").read_text()
+    for page in docs.rglob("*.md"):
+        assert page.name == "index.md" or f"({page.relative_to(docs)})" in index, f"{page} is not in the index"
