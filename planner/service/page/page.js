@@ -239,8 +239,8 @@ function showState() {
   const since = at.rows.length ? clockText(at.rows[0].t) : "the start";
   setText(
     $("speed"),
-    `${clock.speed_up}x: simulated time runs ${clock.speed_up} times as fast as the clock. Latencies, rates and durations ` +
-      `are the simulated engine's; +m:ss counts its time since ${since}.`,
+    `${clock.speed_up}x: simulated time runs ${clock.speed_up} times as fast as the clock. Latencies, rates and ` +
+      `durations are the simulated engine's; +m:ss counts its time since ${since}.`,
   );
   const said = verdict();
   $("verdict").dataset.tone = said.tone;
