@@ -52,14 +52,14 @@ class Launcher(ABC):
 
 
 class VllmLauncher(Launcher):
-    """Stock `vllm serve`: port for HTTP, NIXL's side channel, KV events."""
+    """Stock `vllm serve`: port for HTTP, NIXL's side channel, KV events, their replay."""
 
-    ports = 3
+    ports = 4
 
     async def prepare(self, spec: GraphSpec) -> None:
         """Every worker's command is made once, so that an argument that is wrong is found before anything starts."""
         for component in spec.workers:
-            self.command(component, (1, 2, 3), tuple(range(component.gpus_per_worker)))
+            self.command(component, (1, 2, 3, 4), tuple(range(component.gpus_per_worker)))
 
     def command(self, component: Component, ports: Sequence[int], gpus: tuple[int, ...]) -> Command:
         """As the component's arguments mean."""
@@ -68,6 +68,7 @@ class VllmLauncher(Launcher):
             port=ports[0],
             nixl_port=ports[1],
             kv_events_port=ports[2],
+            kv_replay_port=ports[3],
             gpu_ids=gpus,
             executable=self.options.vllm_command,
         )

@@ -37,6 +37,7 @@ class Placement:
         port: of its server.
         nixl_port: first port of its NIXL side channel, one for each data-parallel rank; None for vLLM's own (5600).
         kv_events_port: first port of its KV events, one for each data-parallel rank; None for the component's.
+        kv_replay_port: the same, where its arguments ask for a port to replay events at.
         gpu_ids: GPUs that it sees; empty leaves that to the environment.
         executable: what `serve` is given to.
     """
@@ -45,6 +46,7 @@ class Placement:
     port: int
     nixl_port: int | None = None
     kv_events_port: int | None = None
+    kv_replay_port: int | None = None
     gpu_ids: tuple[int, ...] = ()
     executable: tuple[str, ...] = ("vllm",)
 
@@ -97,7 +99,7 @@ def vllm_command(component: Component, placement: Placement) -> WorkerCommand:
     if placement.gpu_ids and len(placement.gpu_ids) * component.nodes != sizes.gpus:
         raise ValueError(f"{component.name} takes {sizes.gpus} GPUs, {len(placement.gpu_ids)} are placed")
     transfer = transfer_of(arguments, role)
-    events = events_of(arguments, role, placement.kv_events_port)
+    events = events_of(arguments, role, placement.kv_events_port, placement.kv_replay_port)
     block_size = arguments.count("--block-size", DEFAULT_BLOCK_SIZE)
     dropped = _TRANSLATED | ({"--kv-events-config"} if events.replaces else set())
     kept = [flag for flag in arguments.without(dropped) if not is_dynamo_only(flag.name)]

@@ -51,7 +51,7 @@ def kv_event_port(component: Component) -> int:
     return int(text)
 
 
-def events_of(arguments: Arguments, role: Role, port: int | None) -> Events:
+def events_of(arguments: Arguments, role: Role, port: int | None, replay_port: int | None = None) -> Events:
     """KV events of a worker.
 
     Prefill and aggregated workers with prefix caching publish; a decode worker's blocks come from elsewhere and are of
@@ -63,6 +63,7 @@ def events_of(arguments: Arguments, role: Role, port: int | None) -> Events:
         arguments: of the worker.
         role: of the worker.
         port: the worker's own; None for the one that its variables ask for.
+        replay_port: the worker's own to replay events at, where it is asked to; None for the one that is asked for.
 
     Raises:
         InputError: the port or the given configuration is none.
@@ -70,7 +71,7 @@ def events_of(arguments: Arguments, role: Role, port: int | None) -> Events:
     wanted = kv_event_port(arguments.component)
     given, flag = arguments.json("--kv-events-config"), arguments.find("--kv-events-config")
     if given is not None and flag is not None:
-        return _given(arguments, flag, given, port)
+        return _given(arguments, flag, given, port, replay_port)
     if any(flag.name.startswith("--kv-events-config.") for flag in arguments.flags):
         return Events(notes=("KV events are as --kv-events-config.… says; their endpoint is not known here",))
     switch = arguments.find("--enable-prefix-caching", "--no-enable-prefix-caching")
@@ -82,8 +83,10 @@ def events_of(arguments: Arguments, role: Role, port: int | None) -> Events:
     return Events(endpoint, ("--kv-events-config", json.dumps(config, separators=(",", ":"))))
 
 
-def _given(arguments: Arguments, flag: Flag, config: dict[str, object], port: int | None) -> Events:
-    """A configuration of the user's, with the worker's own port where it has one."""
+def _given(
+    arguments: Arguments, flag: Flag, config: dict[str, object], port: int | None, replay_port: int | None
+) -> Events:
+    """A configuration of the user's, with the worker's own ports where it has some: two workers cannot share any."""
     if config.get("enable_kv_cache_events") is not True or config.get("publisher") == "null":
         return Events()
     endpoint = config.get("endpoint", "tcp://*:5557")
@@ -92,12 +95,22 @@ def _given(arguments: Arguments, flag: Flag, config: dict[str, object], port: in
     if not ("*" in endpoint or "::" in endpoint or endpoint.startswith(("ipc://", "inproc://"))):
         problem = f"has the endpoint {endpoint!r}, which vLLM connects to instead of listening on"
         raise arguments.error(flag, problem, "a * for the host, as in 'tcp://*:20080'")
-    match = _TCP.fullmatch(endpoint)
-    if port is None or match is None:
-        return Events(endpoint)
     rank = arguments.count("--data-parallel-rank", 0, least=0)
-    own = f"{match[1]}:{port - rank}"
-    if own == endpoint:
+    asked = {"endpoint": endpoint, "replay_endpoint": config.get("replay_endpoint")}
+    own = {"endpoint": _at(endpoint, port, rank), "replay_endpoint": _at(asked["replay_endpoint"], replay_port, rank)}
+    changed = {name: value for name, value in own.items() if value != asked[name]}
+    if not changed:
         return Events(endpoint)
-    words = ("--kv-events-config", json.dumps({**config, "endpoint": own}, separators=(",", ":")))
-    return Events(own, words, replaces=True, notes=(f"KV events go to {own}, not to {endpoint}",))
+    words = ("--kv-events-config", json.dumps({**config, **changed}, separators=(",", ":")))
+    does = {"endpoint": ("go", "to"), "replay_endpoint": ("are replayed", "at")}
+    notes = tuple(
+        f"KV events {does[name][0]} {does[name][1]} {value}, not {does[name][1]} {asked[name]}"
+        for name, value in changed.items()
+    )
+    return Events(str(own["endpoint"]), words, replaces=True, notes=notes)
+
+
+def _at(endpoint: object, port: int | None, rank: int) -> object:
+    """A TCP endpoint at another port, less the rank that vLLM adds; anything else as it is."""
+    match = _TCP.fullmatch(endpoint) if isinstance(endpoint, str) else None
+    return endpoint if port is None or match is None else f"{match[1]}:{port - rank}"

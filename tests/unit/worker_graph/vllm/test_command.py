@@ -219,6 +219,18 @@ def test_kv_event_port_of_the_component(tmp_path: Path) -> None:
     assert vllm_command(made, Placement("h", 1)).kv_events_endpoint == "tcp://*:20100"
 
 
+def test_workers_share_no_port_to_replay_events_at(tmp_path: Path) -> None:
+    asked = '{"enable_kv_cache_events":true,"endpoint":"tcp://*:7000","replay_endpoint":"tcp://*:7001"}'
+    made = component(tmp_path, ["--kv-events-config", asked])
+    placed = vllm_command(made, Placement("h", 1, kv_events_port=8000, kv_replay_port=8001))
+    config = parsed(placed.argv, "--kv-events-config")
+    assert (config["endpoint"], config["replay_endpoint"]) == ("tcp://*:8000", "tcp://*:8001")
+    assert len(placed.notes) == 2
+    assert "replay_endpoint" not in parsed(
+        vllm_command(component(tmp_path, []), Placement("h", 1, kv_replay_port=8001)).argv, "--kv-events-config"
+    )
+
+
 def test_ports_of_a_rank_are_given_less_the_rank_that_vllm_adds(tmp_path: Path) -> None:
     made = command(tmp_path, ["-dp", "4", "--data-parallel-rank", "3"], role="prefill")
     assert made.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5598"
