@@ -12,6 +12,7 @@ import pytest
 
 from profiler.errors import DependencyError
 from worker_graph.local import leftovers
+from worker_graph.local.ports import check_free
 from worker_graph.local.process import Process
 
 #: Starts a child of its own that ignores SIGTERM, says both process ids, and waits.
@@ -91,6 +92,29 @@ def test_leftovers_are_ended_and_strangers_with_their_number_are_not(tmp_path: P
         for process in (left, stranger):
             process.kill()
             process.wait()
+
+
+def test_what_leftovers_held_is_free_when_they_have_been_ended(tmp_path: Path) -> None:
+    # A process with memory to give back takes its time to die; its port is taken until then.
+    code = """
+import socket, time
+memory = bytearray(256 << 20)
+for at in range(0, len(memory), 4096):
+    memory[at] = 1
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as left:
+        assert left.stdout is not None
+        try:
+            port = int(left.stdout.readline())
+            leftovers.write(tmp_path, [left.pid])
+            assert leftovers.end(tmp_path, lambda _: None) == 1
+            check_free("127.0.0.1", port, "the next one")
+        finally:
+            left.kill()
 
 
 def test_a_damaged_note_is_said(tmp_path: Path) -> None:
