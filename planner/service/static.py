@@ -19,8 +19,9 @@ def _plotly() -> Path | None:
 
 
 def page_files() -> dict[str, Path]:
-    """Files by their path in the URL; those alone that are there."""
-    files = {"/": FOLDER / "index.html", "/page.js": FOLDER / "page.js", "/page.css": FOLDER / "page.css"}
+    """Files by their path in the URL: the page, its style and its modules; those alone that are there now."""
+    files = {"/": FOLDER / "index.html", "/page.css": FOLDER / "page.css"}
+    files |= {f"/{path.name}": path for path in sorted(FOLDER.glob("*.js"))}
     plotly = _plotly()
     if plotly is not None:
         files["/plotly.min.js"] = plotly
@@ -28,7 +29,7 @@ def page_files() -> dict[str, Path]:
 
 
 def add_page(app: web.Application) -> None:
-    """Serve the page's files, revalidated at each use so that an upgrade shows at once."""
+    """Serve the files that are there at the start and no others, revalidated at each use: an upgrade shows at once."""
     for url, path in page_files().items():
         app.router.add_get(url, _server_of(path))
 

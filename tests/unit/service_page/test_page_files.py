@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from graphlib import TopologicalSorter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
-from planner.service.static import page_files
+from planner.service import static
+from planner.service.static import add_page, page_files
 
 FILES = page_files()
-HTML = FILES["/"].read_text(encoding="utf-8")
-STYLE, SCRIPT = (FILES[name].read_text(encoding="utf-8") for name in ("/page.css", "/page.js"))
+HTML, STYLE = (FILES[name].read_text(encoding="utf-8") for name in ("/", "/page.css"))
+MODULES = {
+    url.removeprefix("/"): path.read_text(encoding="utf-8")
+    for url, path in FILES.items()
+    if url.endswith(".js") and url != "/plotly.min.js"
+}
+SCRIPT = "\n".join(MODULES.values())
+
+
+def imports(module: str) -> dict[str, set[str]]:
+    """Names that a module imports, by the address that it imports them from."""
+    found = re.findall(r"^import (?:\{([^}]*)\} from )?[\"']([^\"']+)[\"'];$", MODULES[module], re.MULTILINE)
+    assert len(found) == len(re.findall(r"\bimport\b", MODULES[module])), "an import in a form that is not read here"
+    return {address: set(re.findall(r"\w+|\$", names)) for names, address in found}
 
 
 class Reader(HTMLParser):
@@ -47,13 +64,54 @@ def test_nothing_is_inline(html: Reader) -> None:
 
 def test_every_file_that_the_page_loads_is_served(html: Reader) -> None:
     links = [a.get("src") or a.get("href") for tag, a in html.elements if tag in {"script", "link"}]
-    files = {f"/{link}" for link in links if link and not link.startswith("data:")}
-    assert files == set(FILES) - {"/"} == {"/page.js", "/page.css", "/plotly.min.js"}
+    loaded = {link for link in links if link and not link.startswith("data:")}
+    assert loaded == {"page.js", "page.css", "plotly.min.js"}
+    new = {"page.js"}
+    while new:
+        new = {address.removeprefix("./") for module in new for address in imports(module)} - loaded
+        loaded |= new
+    assert {f"/{name}" for name in loaded} == set(FILES) - {"/"}
     here = Path(FILES["/"]).parent
-    assert {path.name for path in here.iterdir()} == {"index.html", "page.css", "page.js"}
+    assert {path.name for path in here.iterdir()} == loaded - {"plotly.min.js"} | {"index.html"}
 
 
-@pytest.mark.parametrize("text", [HTML, STYLE, SCRIPT], ids=["html", "css", "js"])
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_what_its_neighbours_export(module: str) -> None:
+    for address, names in imports(module).items():
+        assert address.startswith("./"), "behind a path prefix only a relative address works"
+        exported = re.findall(
+            r"^export (?:const|let|(?:async )?function) ([\w$]+)", MODULES[address.removeprefix("./")], re.MULTILINE
+        )
+        assert names <= set(exported), address
+
+
+def test_modules_import_one_way() -> None:
+    order = {module: {address.removeprefix("./") for address in imports(module)} for module in MODULES}
+    assert [*TopologicalSorter(order).static_order()][-1] == "page.js"
+
+
+async def _statuses(folder: Path) -> dict[str, int]:
+    app = web.Application()
+    add_page(app)
+    async with TestClient(TestServer(app)) as client:
+        (folder / "later.js").write_text("later")
+        urls = ("/", "/page.js", "/words.js", "/page.css", "/later.js", "/notes.txt", "/old/words.js", "/old.js")
+        return {url: (await client.get(url)).status for url in urls}
+
+
+def test_modules_that_are_there_at_the_start_are_served_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("index.html", "page.js", "words.js", "notes.txt", "old/words.js", "old.js/index.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(static, "FOLDER", tmp_path)
+    statuses = asyncio.run(_statuses(tmp_path))
+    assert {url for url, status in statuses.items() if status == 200} == {"/", "/page.js", "/words.js"}
+    assert {status for status in statuses.values() if status != 200} == {404}
+
+
+@pytest.mark.parametrize("text", [HTML, STYLE, *MODULES.values()], ids=["html", "css", *MODULES])
 def test_no_other_host_is_named(text: str) -> None:
     found = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s'\"]*", text)
     assert [url for url in found if url != "http://www.w3.org/2000/svg"] == []
