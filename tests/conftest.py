@@ -4,7 +4,12 @@ import os
 from collections.abc import Generator
 from typing import Any
 
+import hypothesis
 import pytest
+
+# Time is no matter of correctness, and machines that run tests are busy.
+hypothesis.settings.register_profile("plimsoll", deadline=None)
+hypothesis.settings.load_profile("plimsoll")
 
 
 @pytest.hookimpl(wrapper=True)
