@@ -48,7 +48,7 @@ export const PICTURES = {
         line("sized for (backlog included)", c.ahead, c.sized, colour("orange"), {
           line: {width: 1.6, dash: "dash", shape: "hvh"},
         }),
-        line("observed arrivals", c.t, c.arrivals, colour("ink"), {line: {width: 1.4}}),
+        line("observed arrivals", c.arrived, c.arrivals, colour("ink"), {line: {width: 1.4}}),
       ],
     };
   },

@@ -59,9 +59,13 @@ export function columns({groups, width}) {
   const pick = (field, reduce) => groups.map(rows => rows && over(rows, field, reduce));
   const gapAt = i => (groups[i - 1].at(-1).t + groups[i + 1][0].t) / 2;
   const t = groups.map((rows, i) => (rows ? rows[rows.length >> 1].t : gapAt(i)));
+  // A rate is drawn at the middle of the interval that it is of, which ends at the tick, or for a forecast at `for_s`.
+  const halfS = at.state.settings.interval_s / 2,
+    half = (1000 * halfS) / speedUp();
   const ahead = groups.map((rows, i) =>
     rows
-      ? t[i] + (1000 * (over(rows, row => row.forecast && row.forecast.for_s - row.at_s, mean) ?? 0)) / speedUp()
+      ? t[i] +
+        (1000 * (over(rows, row => row.forecast && row.forecast.for_s - halfS - row.at_s, mean) ?? 0)) / speedUp()
       : t[i],
   );
   // Of a group the row with most workers stands for all: peaks are what GPUs are paid for.
@@ -70,6 +74,7 @@ export function columns({groups, width}) {
   );
   return {
     t,
+    arrived: t.map(ms => ms - half),
     ahead,
     fullest,
     width,

@@ -309,12 +309,21 @@ def test_another_speed_of_time_is_told_and_both_clocks_are_shown(page: Page, ser
     assert page.text("#tile-tick .under") == "every 15 s, 3 s here"
     texts = page.run("return document.querySelector('#chart-load').layout.xaxis.ticktext")
     assert all("<br>" in text for text in texts)
-    # The forecast is of 60 planner seconds ahead: 12 s of the wall clock.
-    ahead = page.run(
-        "const d = document.querySelector('#chart-load').data, of = n => d.find(t => t.name === n).x.at(-1);"
-        "return of('forecast, median') - of('observed arrivals')"
+
+
+def test_rates_are_drawn_at_the_middle_of_their_intervals(page: Page, serve: Serve) -> None:
+    rows = list(histories.decisions(100, time.time(), speed_up=5.0))
+    server = serve(rows, interval_s=histories.INTERVAL_S, speed_up=5.0)
+    page.open(server.url, 100)
+    drawn_ms = page.run(
+        "return Object.fromEntries(document.querySelector('#chart-load').data.map("
+        "trace => [trace.name, trace.x.at(-1) + 60000 * new Date().getTimezoneOffset()]))"
     )
-    assert ahead == pytest.approx(12_000, abs=10)
+    # Observed are the 15 planner seconds up to the tick, forecast those up to 60 s after it; a fifth of that on the wall.
+    tick_ms = 1000 * rows[-1]["at_s"] / 5
+    assert drawn_ms["observed arrivals"] == pytest.approx(tick_ms - 1_500, abs=2)
+    for name in ("forecast, median", "sized for (backlog included)"):
+        assert drawn_ms[name] == pytest.approx(tick_ms + 12_000 - 1_500, abs=2), name
 
 
 def test_a_whole_day_is_loaded_in_pages_and_drawn_thinned(page: Page, serve: Serve) -> None:
