@@ -319,7 +319,7 @@ def test_rates_are_drawn_at_the_middle_of_their_intervals(page: Page, serve: Ser
         "return Object.fromEntries(document.querySelector('#chart-load').data.map("
         "trace => [trace.name, trace.x.at(-1) + 60000 * new Date().getTimezoneOffset()]))"
     )
-    # Observed are the 15 planner seconds up to the tick, forecast those up to 60 s after it; a fifth of that on the wall.
+    # Planner seconds are a fifth on the wall: observed are 15 up to the tick, forecast 15 up to 60 after it.
     tick_ms = 1000 * rows[-1]["at_s"] / 5
     assert drawn_ms["observed arrivals"] == pytest.approx(tick_ms - 1_500, abs=2)
     for name in ("forecast, median", "sized for (backlog included)"):
