@@ -85,7 +85,7 @@ def up(
         raise InputError("is empty", expected="a program", field="--vllm-command")
     folder = run_dir or default_run_dir(spec.name)
     if detach:
-        _detach(folder)
+        _detach(spec.name, folder)
         return
     options = LocalOptions(
         run_dir=folder.absolute(), engine=engine, gateway=gateway, routing=routing, host=host, port=port,
@@ -116,14 +116,21 @@ class _Say:
         console.stderr.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _detach(folder: Path) -> None:
+def _detach(graph: str, folder: Path) -> None:
     """Start this very command again without a terminal, and wait for its control interface."""
-    from worker_graph.local.up import running
+    from worker_graph.local.up import already_running, running
 
+    if running(folder) is not None:
+        # Before its log is begun anew.
+        raise already_running(graph, folder)
     words = [word for word in sys.argv[1:] if word != "--detach"]
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "supervisor.log"
-    with log.open("wb") as sink:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = log.open("wb")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}", field="--run-dir") from None
+    with opened as sink:
         process = subprocess.Popen(  # noqa: S603 (this program, with the arguments that it was given)
             [sys.executable, "-m", "planner", *words],
             stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
@@ -149,13 +156,21 @@ def scale(
     output: Annotated[Output, typer.Option(help="A line for people or JSON for machines.")] = Output.TABLE,
 ) -> None:
     """Ask for so many workers, all pools at once."""
+    from worker_graph.local.client import RefusedError
+
     wanted = {}
     for word in counts:
         pool, _, number = word.partition("=")
         if not (pool and number.isdecimal()):
             raise InputError(f"is {word!r}", expected="POOL=N, such as VllmDecodeWorker=3", field="POOL=N")
         wanted[pool] = int(number)
-    outcome = _client(file, run_dir).scale(wanted)
+    try:
+        outcome = _client(file, run_dir).scale(wanted)
+    except RefusedError as error:
+        if error.code != "over_budget":
+            raise
+        # It does not go away by itself: the counts are wrong, or the graph wants more GPUs.
+        raise InputError(str(error)) from None
     if output is Output.JSON:
         typer.echo(json.dumps(outcome))
     else:

@@ -31,9 +31,13 @@ class Process:
         """Start a command; its output goes to `log`.
 
         Raises:
-            DependencyError: the program is not there or cannot be run.
+            DependencyError: the program is not there or cannot be run, or the log cannot be written.
         """
-        with log.open("ab") as sink:
+        try:
+            sink = log.open("ab")
+        except OSError as error:
+            raise DependencyError(f"{log} cannot be written: {error.strerror or error}") from None
+        with sink:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *argv,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from profiler.errors import DependencyError, InputError
+from profiler.errors import DependencyError, InputError, PlimsollError
 from worker_graph.local import leftovers
 from worker_graph.local.gateway import Gateway, gateway, routing_of, wait_until_ready
 from worker_graph.local.launchers import launcher
@@ -24,7 +24,7 @@ from worker_graph.local.worker import (
     Surroundings,
     WorkerFailedError,
     live,
-    register,
+    register_again,
 )
 from worker_graph.spec import Component, GraphSpec
 
@@ -178,8 +178,7 @@ class Supervisor:
 
     async def _shrink(self, pool: LocalPool, around: Surroundings) -> None:
         """Ask those that are too many to leave: first what serves nobody yet, then the least loaded."""
-        excess = len(pool.staying()) - pool.desired
-        if excess <= 0:
+        if len(pool.staying()) <= pool.desired:
             return
         load: dict[str, int] = {}
         with contextlib.suppress(DependencyError):
@@ -190,6 +189,8 @@ class Supervisor:
         def last_to_miss(worker: LocalWorker) -> tuple[int, int, float]:
             return order.index(worker.state), load.get(worker.url(self.options.host), 0), -worker.asked_at
 
+        # Counted now: while the gateway was asked, workers may have ended, or more may have been asked for.
+        excess = max(0, len(pool.staying()) - pool.desired)
         for worker in sorted(pool.staying(), key=last_to_miss)[:excess]:
             worker.drain.set()
             if worker.task is None:
@@ -219,11 +220,11 @@ class Supervisor:
 
     async def _live(self, pool: LocalPool, worker: LocalWorker, around: Surroundings) -> None:
         """One worker from start to end, and what its end means for its pool."""
-        ports = free_ports(self.options.host, self._launcher.ports)
-        worker.port = ports[0]
         try:
+            ports = free_ports(self.options.host, self._launcher.ports)
+            worker.port = ports[0]
             await live(worker, self._launcher.command(pool.component, ports, worker.gpus), around)
-        except WorkerFailedError as error:
+        except (WorkerFailedError, PlimsollError, OSError) as error:
             if worker.ready_at is not None and time.monotonic() - worker.ready_at > PROVEN_S:
                 pool.failures = 0
             pause = 0.0 if pool.failures == 0 else min(2.0 ** (pool.failures - 1), LONGEST_BACK_OFF_S)
@@ -276,9 +277,11 @@ class Supervisor:
                 self._say(str(error))
                 await asyncio.sleep(1.0)
                 continue
-            for worker in self.workers():
-                if worker.state is State.READY:
-                    await register(front, worker.url(self.options.host), worker.role)
+            host = self.options.host
+            # All at once, and none for ever: the next end of the gateway must be noticed, too.
+            await asyncio.gather(
+                *(register_again(front, one.url(host), one) for one in self.workers() if one.state is State.READY)
+            )
 
     # -- bookkeeping -----------------------------------------------------------------------------------------------
 
@@ -300,7 +303,11 @@ class Supervisor:
         """Note who runs, for cleaning up after a crash, and look again at what is asked for."""
         processes = [worker.process for worker in self.workers()] + [self._gateway_process]
         running = [one.pid for one in processes if one is not None and one.exit_code is None]
-        leftovers.write(self.options.run_dir, running)
+        try:
+            leftovers.write(self.options.run_dir, running)
+        except OSError as error:
+            # A full disk is no reason to end workers; but the next start may not find them.
+            self._say(f"what runs cannot be noted in {self.options.run_dir}: {error.strerror or error}")
         for pool in self.pools.values():
             for worker in pool.workers:
                 if worker.ready_at is not None and not worker.counted:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def running(run_dir: Path) -> dict[str, Any] | None:
     try:
         with (run_dir / "lock").open("r", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except BlockingIOError:
         try:
@@ -50,7 +51,7 @@ def running(run_dir: Path) -> dict[str, Any] | None:
 
 
 def up(spec: GraphSpec, options: LocalOptions, say: Callable[[str], None], on_started: Callable[[str], None]) -> None:
-    """Run a graph until SIGINT, SIGTERM or `down`.
+    """Run a graph until SIGINT, SIGTERM, the end of its terminal or `down`.
 
     Args:
         spec: the graph.
@@ -67,20 +68,36 @@ def up(spec: GraphSpec, options: LocalOptions, say: Callable[[str], None], on_st
     except OSError as error:
         raise InputError(f"{options.run_dir} cannot be made: {error.strerror}", field="--run-dir") from None
     with _locked(options.run_dir, spec.name):
+        # One that was killed has left its own behind.
+        (options.run_dir / _STATE).unlink(missing_ok=True)
         try:
             asyncio.run(_up(spec, options, say, on_started))
         finally:
             (options.run_dir / _STATE).unlink(missing_ok=True)
 
 
+def already_running(graph: str, run_dir: Path) -> DependencyError:
+    """Why it is not started once more."""
+    return DependencyError(f"graph {graph} is running already from {run_dir}; end it with: down")
+
+
 @contextlib.contextmanager
 def _locked(run_dir: Path, graph: str) -> Iterator[None]:
     """Hold the folder; the lock goes with the process, however that ends."""
-    with (run_dir / "lock").open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DependencyError(f"graph {graph} is running already from {run_dir}; end it with: down") from None
+    try:
+        lock = (run_dir / "lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{run_dir} cannot be written: {error.strerror}", field="--run-dir") from None
+    with lock:
+        # `running` holds it for an instant, too.
+        for last in (False, False, False, True):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if last:
+                    raise already_running(graph, run_dir) from None
+                time.sleep(0.05)
         yield
 
 
@@ -91,8 +108,10 @@ async def _up(
     check_free(options.host, options.control_port, "control interface")
     port = options.control_port or free_ports(options.host, 1)[0]
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, supervisor.stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Started with nohup, it is meant to outlive its terminal.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, supervisor.stop)
     runner = web.AppRunner(make_app(supervisor), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     scraped = asyncio.create_task(_write_targets(supervisor))

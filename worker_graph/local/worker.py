@@ -97,10 +97,10 @@ async def live(worker: LocalWorker, command: Command, around: Surroundings) -> N
         worker.process = await Process.start(command.argv, command.env, options.run_dir / "logs" / f"{worker.name}.log")
     except DependencyError as error:
         raise WorkerFailedError(str(error)) from None
-    around.changed()
     ended = asyncio.create_task(worker.process.wait())
     leave = asyncio.create_task(worker.drain.wait())
     try:
+        around.changed()
         await _serve_and_drain(worker, url, around, ended, leave)
     finally:
         leave.cancel()
@@ -170,12 +170,25 @@ async def _serve(worker: LocalWorker, url: str, around: Surroundings) -> None:
     """Wait for the worker's health, add it to the gateway, wait until the gateway sends requests there."""
     while not await _healthy(url, around.session):
         await asyncio.sleep(_POLL_S)
-    await register(around.gateway, url, worker.role)
+    await _added(around.gateway, url, worker.role)
     worker.ready_at, worker.state = time.monotonic(), State.READY
     around.changed()
 
 
-async def register(gateway: Gateway, url: str, role: Role) -> None:
+async def register_again(gateway: Gateway, url: str, worker: LocalWorker) -> None:
+    """Tell a new gateway of a worker that served behind the one before, unless it ends or is to leave meanwhile."""
+    work = asyncio.create_task(_added(gateway, url, worker.role))
+    ended = [] if worker.task is None else [worker.task]
+    leave = asyncio.create_task(worker.drain.wait())
+    try:
+        await asyncio.wait({work, leave, *ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        work.cancel()
+        leave.cancel()
+        await asyncio.wait({work, leave})
+
+
+async def _added(gateway: Gateway, url: str, role: Role) -> None:
     """Add a worker and wait until requests go to it, however often the gateway has to be asked."""
     while True:
         try:
