@@ -81,14 +81,14 @@ class Process:
 
         self._until(answers, url, timeout_s)
 
-    def wait_for_port(self, port: int, timeout_s: float) -> None:
-        """Return once something listens on this port; fail as `wait_for` does."""
+    def wait_for_line(self, part: str, timeout_s: float) -> None:
+        """Return once its log has a line with this; fail as `wait_for` does."""
 
-        def listens() -> None:
-            with socket.create_connection(("127.0.0.1", port), timeout=2):
-                pass
+        def has() -> None:
+            if part not in self.log.read_text(errors="replace"):
+                raise OSError(part)
 
-        self._until(listens, f"port {port}", timeout_s)
+        self._until(has, f"{part!r} in the log", timeout_s)
 
     def _until(self, succeeds: Callable[[], None], what: str, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
