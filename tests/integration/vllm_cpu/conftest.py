@@ -40,7 +40,7 @@ def start_vllm(
 
     yield start
     for worker in started:
-        worker.process.stop()
+        worker.process.stop(3.0)  # nobody waits for an answer any more, and one with gRPC takes longer than 20 s
 
 
 @pytest.fixture(scope="module")
