@@ -84,6 +84,14 @@ class Server:
         """Let it go on."""
         os.killpg(self.process.pid, signal.SIGCONT)
 
+    def stop(self, grace_s: float = 30.0) -> None:
+        """Ask it to end, as a service manager does, and kill what is left after the grace."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace_s)
+        self.kill()
+
     def kill(self) -> None:
         """End it and its children; once more does nothing."""
         if self.process.returncode is None:
