@@ -163,7 +163,7 @@ def test_nothing_runs(tmp_path: Path) -> None:
 def test_a_detached_graph_from_up_to_down(tmp_path: Path) -> None:
     at = ("--run-dir", str(tmp_path / "run"))
     with cleaned() as place:
-        answer = command("graph", "up", DISAGG, *at, *simulated(gpus=4), "--detach", place=place)
+        answer = command("graph", "up", DISAGG, *at, *simulated(startup_s=40.0, gpus=4), "--detach", place=place)
         assert answer.code == 0, answer.err
         assert answer.out.startswith("up: http://127.0.0.1:")
         eventually(lambda: command("graph", "status", DISAGG, *at).code == 0, "both workers serve")

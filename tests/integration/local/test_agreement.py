@@ -19,8 +19,8 @@ from planner.core.types import Role
 from planner.demo.run import schedule
 from planner.demo.settings import bundled_profiles
 from planner.whatif.graph import build_graph, load_profiles
-from profiler.load import Counting, Load, Outcome, Result
-from tests.engines import finish
+from profiler.load import Counting, Load, Outcome, Result, ScheduledRequest
+from tests.engines import Run, finish
 from tests.integration.local.graphs import DECODE, MANIFESTS, MODEL, PREFILL, backends, eventually, graph, simulated
 from tests.servers import needs_smg
 
@@ -28,15 +28,24 @@ pytestmark = needs_smg
 
 PERCENTILES = (50, 90, 99)
 
-#: Two requests a second and pair of workers: about 70 % of what a pair takes for long before decoding runs out of KV.
-RPS_PER_PAIR = 2.0
+#: Requests per second and pair of workers: about 70 % of what a pair takes for long before decoding runs out of KV.
+RPS_PER_PAIR = 1.6
+
+#: Long documents, so that a TTFT is 350 ms and more: the gateway and HTTP add some 12 ms, below 5 % of that.
+#: With prompts of a thousand words, whose TTFT is 50 ms, they would add a fifth.
+SHORTEST_WORDS, THEIR_SHARE = 8_000, 0.62
+
+#: A client that sent nothing later than this, in ms of wall time, had a machine that was quiet enough to measure on.
+QUIET_MS = 15.0
 
 
-def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.nanpercentile(values, PERCENTILES))
+def _documents(pairs: int, duration_s: float) -> list[ScheduledRequest]:
+    rps = RPS_PER_PAIR * pairs / THEIR_SHARE
+    trace = f"generate:documents,duration_s={duration_s:g},flash_factor=1,rps={rps:g},seed=3"
+    return [one for one in schedule(trace) if one.isl >= SHORTEST_WORDS]
 
 
-def _live(tmp_path: Path, trace: str, pairs: int, speed_up: float) -> list[Result]:
+def _live(tmp_path: Path, requests: Sequence[ScheduledRequest], pairs: int, speed_up: float) -> list[Result]:
     options = (*simulated(speed_up=speed_up), "--routing", "round-robin")
     with graph(MANIFESTS / "disagg.yaml", tmp_path, *options) as one:
         one.settled()
@@ -44,40 +53,38 @@ def _live(tmp_path: Path, trace: str, pairs: int, speed_up: float) -> list[Resul
         one.settled()
         eventually(lambda: len(backends(one.url())) == 2 * pairs, "the gateway sends requests to all")
         load = Load(one.url(), MODEL, speed_up=speed_up, counting=Counting.WORDS)
-        return asyncio.run(load.run_open(schedule(trace)))
+        return asyncio.run(load.run_open(requests))
 
 
-def _offline(trace: str, pairs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _offline(requests: Sequence[ScheduledRequest], pairs: int) -> Run:
     engines = build_graph(load_profiles([bundled_profiles()]), aggregated=False, max_gpus=8).engines
-    rows = [(one.at_s * 1000.0, one.isl, one.osl, 0) for one in schedule(trace)]
-    run = finish(engines, rows, {Role.PREFILL: pairs, Role.DECODE: pairs}, routing="round_robin")
-    return run.ttft, run.itl
+    rows = [(one.at_s * 1000.0, one.isl, one.osl, 0) for one in requests]
+    return finish(engines, rows, {Role.PREFILL: pairs, Role.DECODE: pairs}, routing="round_robin")
 
 
 @pytest.mark.parametrize("pairs", [1, 2])
-@pytest.mark.parametrize(("speed_up", "duration_s", "ttft_within"), [(1.0, 60.0, 0.05), (5.0, 150.0, None)])
-def test_latencies_agree(
-    tmp_path: Path, pairs: int, speed_up: float, duration_s: float, ttft_within: float | None
-) -> None:
-    trace = f"generate:documents,duration_s={duration_s:g},flash_factor=1,rps={RPS_PER_PAIR * pairs:g},seed=3"
-    ttft, itl = _offline(trace, pairs)
-    results = _live(tmp_path, trace, pairs, speed_up)
+@pytest.mark.parametrize(("speed_up", "duration_s"), [(1.0, 60.0), (5.0, 150.0)])
+def test_latencies_agree(tmp_path: Path, pairs: int, speed_up: float, duration_s: float) -> None:
+    """ITL within 5 %. TTFT within 5 % at speed-up 1, and at 5 without what the way through the gateway adds."""
+    requests = _documents(pairs, duration_s)
+    alone = _offline(requests, pairs)
+    results = _live(tmp_path, requests, pairs, speed_up)
     assert all(one.outcome is Outcome.COMPLETED for one in results)
-    assert len(results) == len(ttft)
-    live = [
-        _percentiles([one.ttft_ms or np.nan for one in results]),
-        _percentiles([one.itl_ms or np.nan for one in results]),
-    ]
-    offline = [_percentiles(ttft), _percentiles(itl)]
-    extra_ms = np.median([(one.ttft_ms or np.nan) - alone for one, alone in zip(results, ttft, strict=True)]) / speed_up
+    ttft = np.array([one.ttft_ms for one in results], dtype=np.float64)
+    itl = np.array([one.itl_ms for one in results], dtype=np.float64)
+    added_ms = float(np.median(ttft - alone.ttft)) / speed_up
+    late_ms = max(one.late_ms for one in results) / speed_up
     print(f"\n{pairs}p{pairs}d, speed-up {speed_up:g}, {len(results)} requests, load {os.getloadavg()[0]:.1f}:")
-    for name, got, wanted in zip(("TTFT", "ITL"), live, offline, strict=True):
-        cells = (
-            f"p{p} {a:.1f} / {b:.1f} ms ({a / b - 1:+.1%})" for p, a, b in zip(PERCENTILES, got, wanted, strict=True)
-        )
+    for name, live, offline in (("TTFT", ttft, alone.ttft), ("ITL", itl, alone.itl)):
+        both = zip(PERCENTILES, np.percentile(live, PERCENTILES), np.percentile(offline, PERCENTILES), strict=True)
+        cells = (f"p{p} {a:.1f} / {b:.1f} ms ({a / b - 1:+.1%})" for p, a, b in both)
         print(f"  {name} live / offline: {', '.join(cells)}")
-    late = max(one.late_ms for one in results) / speed_up
-    print(f"  added to a TTFT: {extra_ms:.1f} ms of wall time, median; the client was late by {late:.0f} ms at most")
-    np.testing.assert_allclose(live[1], offline[1], rtol=0.05)
-    if ttft_within is not None:
-        np.testing.assert_allclose(live[0], offline[0], rtol=ttft_within)
+    print(f"  added to a TTFT: {added_ms:.1f} ms of wall time, median; the client was late by {late_ms:.0f} ms at most")
+    _assert_close(itl, alone.itl)
+    if late_ms > QUIET_MS:
+        pytest.skip(f"the client itself was late by {late_ms:.0f} ms: this machine is too busy to judge TTFT")
+    _assert_close(ttft if speed_up == 1.0 else ttft - added_ms * speed_up, alone.ttft)
+
+
+def _assert_close(live: NDArray[np.float64], offline: NDArray[np.float64]) -> None:
+    np.testing.assert_allclose(np.percentile(live, PERCENTILES), np.percentile(offline, PERCENTILES), rtol=0.05)

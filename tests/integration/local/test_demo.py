@@ -72,7 +72,7 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         live = next(line for line in out.splitlines() if "planner (live)" in line).split()
         assert live[-2] == "0", out  # lost
         assert f"watch it: http://127.0.0.1:{one.port}" in out
-        assert (one.out / "decisions.jsonl").read_text().count("\n") >= 5
+        assert (one.out / "decisions.jsonl").read_text().count("\n") >= 3
         assert left(one.place) == {}
 
 
