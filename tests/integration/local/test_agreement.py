@@ -80,11 +80,16 @@ def test_latencies_agree(tmp_path: Path, pairs: int, speed_up: float, duration_s
         cells = (f"p{p} {a:.1f} / {b:.1f} ms ({a / b - 1:+.1%})" for p, a, b in both)
         print(f"  {name} live / offline: {', '.join(cells)}")
     print(f"  added to a TTFT: {added_ms:.1f} ms of wall time, median; the client was late by {late_ms:.0f} ms at most")
-    _assert_close(itl, alone.itl)
+    # The gateway picks both workers when a request comes, the simulator the decode worker at the hand-off: of several
+    # decode workers each gets other neighbours, which is 5 % at the tail.
+    _assert_close(itl, alone.itl, (0.05, 0.05, 0.05 if pairs == 1 else 0.08))
     if late_ms > QUIET_MS:
         pytest.skip(f"the client itself was late by {late_ms:.0f} ms: this machine is too busy to judge TTFT")
-    _assert_close(ttft if speed_up == 1.0 else ttft - added_ms * speed_up, alone.ttft)
+    _assert_close(ttft if speed_up == 1.0 else ttft - added_ms * speed_up, alone.ttft, (0.05, 0.05, 0.05))
 
 
-def _assert_close(live: NDArray[np.float64], offline: NDArray[np.float64]) -> None:
-    np.testing.assert_allclose(np.percentile(live, PERCENTILES), np.percentile(offline, PERCENTILES), rtol=0.05)
+def _assert_close(live: NDArray[np.float64], offline: NDArray[np.float64], within: Sequence[float]) -> None:
+    """Each percentile within its share."""
+    for percentile, share in zip(PERCENTILES, within, strict=True):
+        got, wanted = np.percentile(live, percentile), np.percentile(offline, percentile)
+        assert got == pytest.approx(wanted, rel=share), f"p{percentile}"
