@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from planner.core.types import Plan, PoolState
+from planner.core.types import Plan, Pool, PoolState
 from profiler.errors import DependencyError
 
 
@@ -53,12 +53,29 @@ class Supply:
         workers: every worker, for matching with its metrics.
         gateways: host:port of each gateway's `/metrics`.
         startup_s: measured seconds from asking for a worker to its readiness, newest last; empty before the first.
+        gpus_per_worker: GPUs that one worker holds, by pool, as the graph says; without what it does not say.
     """
 
     pools: Mapping[str, PoolState]
     workers: tuple[Worker, ...]
     gateways: tuple[str, ...] = ()
     startup_s: tuple[float, ...] = ()
+    gpus_per_worker: Mapping[str, int] = field(default_factory=dict)
+
+    def contradiction(self, pools: Mapping[str, Pool]) -> str | None:
+        """How the graph's pools differ from those that are planned, in words; None if they do not.
+
+        A worker that holds more GPUs than its profile was measured on would break the budget unseen. A worker that
+        asks for none (on CPUs) has no GPUs to count, and the budget counts the profile's.
+        """
+        if not pools.keys() <= self.pools.keys():
+            missing = ", ".join(sorted(pools.keys() - self.pools.keys()))
+            return f"the graph has no pool {missing}; it has {', '.join(sorted(self.pools))}"
+        for name, pool in pools.items():
+            gpus = self.gpus_per_worker.get(name, 0)
+            if gpus not in {0, pool.gpus_per_worker}:
+                return f"a worker of pool {name} holds {gpus} GPUs in the graph, {pool.gpus_per_worker} in its profile"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ class LocalConnector(Connector):
                 for one in status["workers"]
             )
             startup_s = tuple(float(s) for pool in status["pools"].values() for s in pool["startup_s"])
-            return Supply(pools, workers, (status["gateway"]["metrics"],), startup_s)
+            gpus = {name: int(pool["gpus_per_worker"]) for name, pool in status["pools"].items()}
+            return Supply(pools, workers, (status["gateway"]["metrics"],), startup_s, gpus)
         except PlimsollError as error:
             raise ConnectorError(str(error)) from None
         except (KeyError, TypeError, ValueError) as error:

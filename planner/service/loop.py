@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from planner.connectors.base import Connector, LeaseState, NotHolderError, Supply
+from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply
 from planner.core.decide import Planner
 from planner.core.record import DecisionRecord, hash_settings, to_line
 from planner.core.settings import PlannerSettings
@@ -154,7 +154,11 @@ class Loop:
 
     def _read(self) -> Supply | None:
         with self.faults.stage(Stage.READ):
-            return self._connector.read()
+            supply = self._connector.read()
+            wrong = supply.contradiction(self._planner.settings.pools_by_name)
+            if wrong is not None:
+                raise ConnectorError(wrong)
+            return supply
         return None
 
     def _measure_lead_time(self, startup_s: Sequence[float]) -> None:

@@ -93,12 +93,9 @@ def _folder(name: str, file: Path) -> Finding:
 
 
 def _pools(supply: Supply, model: Model) -> Finding:
-    wanted, found = set(model.settings.pools_by_name), set(supply.pools)
-    if not wanted <= found:
-        missing = ", ".join(sorted(wanted - found))
-        return Finding(
-            "connector", ok=False, text=f"the graph has no pool {missing}; it has {', '.join(sorted(found))}"
-        )
+    wrong = supply.contradiction(model.settings.pools_by_name)
+    if wrong is not None:
+        return Finding("connector", ok=False, text=wrong)
     counts = ", ".join(f"{name} {pool.ready} of {pool.desired} ready" for name, pool in sorted(supply.pools.items()))
     return Finding("connector", ok=True, text=counts)
 

@@ -38,6 +38,7 @@ class FakeGraph(Connector):
     time: Time
     counts: dict[str, int] = field(default_factory=lambda: {"prefill": 1, "decode": 1})
     startup_s: tuple[float, ...] = ()
+    gpus: dict[str, int] = field(default_factory=dict)
     fails: dict[str, Exception] = field(default_factory=dict)
     holder: str = ""
     until_s: float = 0.0
@@ -49,7 +50,8 @@ class FakeGraph(Connector):
 
     def read(self) -> Supply:
         self._maybe("read")
-        return Supply({name: PoolState(n, n) for name, n in self.counts.items()}, (), startup_s=self.startup_s)
+        pools = {name: PoolState(n, n) for name, n in self.counts.items()}
+        return Supply(pools, (), startup_s=self.startup_s, gpus_per_worker=self.gpus)
 
     def apply(self, plan: Plan, holder: str) -> Mapping[str, str]:
         self._maybe("apply")

@@ -136,6 +136,18 @@ def test_an_unknown_supply_repeats_the_last_plan_and_without_one_asks_for_nothin
     assert (seeing.decision.level, seeing.graph.applied[-1][1]) == (Level.LAST_GOOD, plan)
 
 
+def test_workers_of_other_gpus_than_the_profile_are_not_scaled(rig: Rigging) -> None:
+    graph = FakeGraph(Time(), gpus={"prefill": 0, "decode": 2})
+    made = rig(graph=graph).ticks(3)
+    assert graph.applied == [], "a plan within the budget by the profile may be twice the budget in the graph"
+    said = "a worker of pool decode holds 2 GPUs in the graph, 1 in its profile"
+    assert made.loop.faults.last[Stage.READ].text == said
+    graph.gpus["decode"] = 1
+    made.ticks(1)
+    assert made.loop.faults.active(Stage.READ) is None
+    assert graph.applied
+
+
 def test_an_observer_that_fails_holds_the_plan(rig: Rigging) -> None:
     made = rig().ticks(3)
     counts = dict(made.graph.counts)
