@@ -37,7 +37,7 @@ def _cycles(one: Graph, names_of_pools: Sequence[str], cycles: int, most: int, r
     rng, client = random.Random(7), one.client  # noqa: S311
     one.settled()
     counts = dict.fromkeys(names_of_pools, 1)
-    with Watch(one) as watch, Stream(one.url(), rate) as stream:
+    with Watch(one) as watch, Stream(one.url(), rate, osl=(300, 1500)) as stream:
         eventually(lambda: len(stream.results) > 10, "the first requests have ended")
         for _ in range(cycles):
             counts = _other(rng, counts, most)
@@ -60,12 +60,12 @@ def _cycles(one: Graph, names_of_pools: Sequence[str], cycles: int, most: int, r
 
 def test_prefill_and_decode_workers_come_and_go_under_load(tmp_path: Path) -> None:
     with graph(MANIFESTS / "disagg.yaml", tmp_path, *simulated(gpus=BUDGET)) as one:
-        _cycles(one, (PREFILL, DECODE), cycles=20, most=3, rate=5.0)
+        _cycles(one, (PREFILL, DECODE), cycles=20, most=3, rate=12.0)
 
 
 def test_aggregated_workers_come_and_go_under_load(tmp_path: Path) -> None:
     with graph(MANIFESTS / "agg.yaml", tmp_path, *simulated(gpus=3)) as one:
-        _cycles(one, (WORKER,), cycles=6, most=3, rate=4.0)
+        _cycles(one, (WORKER,), cycles=6, most=3, rate=8.0)
 
 
 def test_the_least_loaded_worker_leaves_and_those_with_requests_stay(tmp_path: Path) -> None:
