@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from planner.core.types import Known, Sla, Unknown
 from planner.observe.dialects.base import EngineDialect, GatewayDialect, TtftSpan
 from planner.observe.histogram import Histogram, SumOf, merge
+from planner.observe.latency_histogram import LatencyHistogram
 from planner.observe.series import Instance, Window
 
-Latencies = Histogram | SumOf
+Latencies = LatencyHistogram | SumOf
 
 #: `Known` takes no part in subtyping, so its cases are spelled out.
-LatenciesReading = Known[Histogram] | Known[SumOf] | Unknown
+LatenciesReading = Known[LatencyHistogram] | Known[SumOf] | Unknown
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ def pooled(name: str, seen: Sequence[Seen], where: str) -> Known[Histogram] | Un
     return Known(histogram, age)
 
 
+def pooled_latency(name: str, seen: Sequence[Seen], where: str) -> Known[LatencyHistogram] | Unknown:
+    """`pooled`, for a histogram of durations."""
+    reading = pooled(name, seen, where)
+    return reading if isinstance(reading, Unknown) else Known(LatencyHistogram.of(reading.value), reading.age_s)
+
+
 def ttft(
     engine: EngineDialect,
     gateway: GatewayDialect,
@@ -68,16 +75,16 @@ def ttft(
         workers: instances by role: prefill and decode, or aggregated.
         gateway_factor: planner's seconds per second of a gateway.
     """
-    first: Known[Histogram] | Unknown | None = None
+    first: Known[LatencyHistogram] | Unknown | None = None
     if gateway.ttft is not None and (gateway.ttft_span is TtftSpan.WHOLE or "decode" in workers):
-        first = _scaled(pooled(gateway.ttft, gateways, "gateway"), gateway_factor)
+        first = _scaled(pooled_latency(gateway.ttft, gateways, "gateway"), gateway_factor)
         if gateway.ttft_span is TtftSpan.WHOLE:
             return first
     if "decode" not in workers:
-        return pooled(engine.ttft, workers.get("aggregated", ()), "aggregated worker")
+        return pooled_latency(engine.ttft, workers.get("aggregated", ()), "aggregated worker")
     if first is None:
-        first = pooled(engine.ttft, workers.get("prefill", ()), "prefill worker")
-    second = pooled(engine.ttft, workers["decode"], "decode worker")
+        first = pooled_latency(engine.ttft, workers.get("prefill", ()), "prefill worker")
+    second = pooled_latency(engine.ttft, workers["decode"], "decode worker")
     if isinstance(first, Unknown):
         return first
     if isinstance(second, Unknown):
@@ -85,7 +92,7 @@ def ttft(
     return Known(SumOf(first.value, second.value), max(first.age_s, second.age_s))
 
 
-def _scaled(reading: Known[Histogram] | Unknown, factor: float) -> Known[Histogram] | Unknown:
+def _scaled(reading: Known[LatencyHistogram] | Unknown, factor: float) -> Known[LatencyHistogram] | Unknown:
     return reading if isinstance(reading, Unknown) else Known(reading.value.scaled(factor), reading.age_s)
 
 

@@ -20,7 +20,7 @@ from planner.core.types import Known, LengthSample, Observation, Pool, PoolState
 from planner.observe.base import Series, Source, SourceError
 from planner.observe.dialects.base import EngineDialect, GatewayDialect, Selector
 from planner.observe.dispersion import Dispersion, Increment
-from planner.observe.latency import Seen, answered, attainment, in_ms, pooled, ttft
+from planner.observe.latency import Seen, answered, attainment, in_ms, pooled, pooled_latency, ttft
 from planner.observe.lengths import sample_lengths
 from planner.observe.load import Loads, measure, unmeasured
 from planner.observe.series import UP, Instance, by_instance
@@ -158,8 +158,8 @@ class Observer:
         last = workers.get("decode" if "decode" in workers else "aggregated", [])
         where = "decode worker" if "decode" in workers else "aggregated worker"
         ttfts = ttft(self._engine, self._gateway, gateways, workers, self._speed_up)
-        itls = pooled(self._engine.request_itl, last, where)
-        token_itls = pooled(self._engine.token_itl, last, where)
+        itls = pooled_latency(self._engine.request_itl, last, where)
+        token_itls = pooled_latency(self._engine.token_itl, last, where)
         loads: Loads | None = None
         if supply is not None:
             loads = measure(supply, self._engine, reading.instances, reading.ages_s, self._stale_after_s)
