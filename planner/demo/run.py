@@ -66,7 +66,7 @@ def run(demo: DemoSettings, profiles: Path, folder: Path, port: int) -> bool:
         before_s = float(client.status()["gpus"]["held_s"])
         results = asyncio.run(_load(demo, offered, gateway, page, [planner]))
         gpu_hours = (float(client.status()["gpus"]["held_s"]) - before_s) * demo.speed_up / 3600.0
-        console.stderr.print("ending everything …")
+        console.stderr.print("\nending everything …")
     pair = replay_pair(offered, profiles)
     _print_verdict(demo.sla, results, gpu_hours, pair, 2 * offered[-1].at_s / 3600.0)
     journal = folder / "decisions.jsonl"
