@@ -10,8 +10,10 @@ from planner.core.settings import PlannerSettings
 from planner.core.stabilise import Memory
 from planner.core.state import PlannerState
 
-#: Intervals between ticks beyond which a tick was missed.
-MISSED = 1.5
+#: Intervals between ticks beyond which there is a hole. One tick left out is none: the next observation covers both
+#: intervals, and a tick that always takes longer than one (a slow metrics server) must not forget at every tick what
+#: the last one recommended: no pool would ever be lowered.
+MISSED = 2.5
 
 #: Arrivals are averaged over no more than this many intervals: the mean of a night says nothing about the morning.
 MOST_INTERVALS = 4.0

@@ -232,6 +232,8 @@ def test_what_time_does_to_the_state(rig: Rigging, model: Model) -> None:
     assert last is not None
     assert state.memory["decode"].recommended
     assert carried(state, settings, last + 15.0) == state
+    # A tick in two intervals, time after time, still remembers: else nothing would ever be lowered.
+    assert carried(state, settings, last + 30.0) == state
     late = carried(state, settings, last + 120.0)
     # A hole in the recommendations: what is asked for now stands for what was not seen.
     assert late.memory["decode"].recommended == ()
