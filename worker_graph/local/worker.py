@@ -219,7 +219,11 @@ async def _drained(url: str, around: Surroundings) -> None:
     quiet = 0
     while quiet < _QUIET_POLLS:
         try:
-            known = any(one.url == url for one in await around.gateway.backends())
+            found = [one for one in await around.gateway.backends() if one.url == url]
+            known = bool(found)
+            if any(one.healthy for one in found):
+                # A call that added it to a new gateway may have come in after the one that took it out.
+                await around.gateway.remove(url)
         except DependencyError:
             # Without the gateway there is nobody to finish for, but its restart must not read as quiet.
             known = True
