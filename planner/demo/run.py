@@ -25,6 +25,7 @@ from planner.demo.table import live_table
 from planner.whatif.traces import open_trace
 from profiler import console
 from profiler.load import Load, Outcome, Result, ScheduledRequest, summarize
+from worker_graph.local import leftovers
 from worker_graph.local.client import Client
 from worker_graph.local.ports import free_ports
 from worker_graph.local.up import running
@@ -106,6 +107,8 @@ def _start_graph(demo: DemoSettings, profiles: Path, folder: Path, children: con
         "--speed-up", f"{demo.speed_up:g}", "--startup-s", f"{demo.engine_startup_s:g}",
         "--gpus", str(demo.max_gpus), "--run-dir", str(run_dir),
     ]  # fmt: skip
+    # Workers have sessions of their own: what a graph that had to be killed left is ended by its notes.
+    children.callback(leftovers.end, run_dir, console.stderr.print)
     graph = Child(words, folder / "graph.log")
     children.callback(graph.stop)
     client = Client(graph.wait_for(lambda: running(run_dir), _START_S, "the graph")["control_url"])
