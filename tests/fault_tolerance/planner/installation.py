@@ -32,6 +32,9 @@ STALE_S = 6.0
 #: A scale-down waits for so long, and a fault lasts for so many ticks, which are longer.
 DOWN_WINDOW_S, TICKS = 4.0, 7
 
+#: Times that a tick may come between a person and the graph: it takes a twentieth of the time between two.
+MOST_UNDONE = 5
+
 #: What a planner may spend; the graph would let it have more, so that keeping within it is the planner's own doing.
 BUDGET, GRAPH_GPUS = 5, 12
 
@@ -234,6 +237,7 @@ def scaled_by_hand(graph: Graph, planner: Planner, counts: Counts, at_s: float) 
     """Ask for workers as a person would, until the planner has seen them and they serve.
 
     A planner that read the graph just before and carries its plan out just after undoes it; then it is asked for again.
+    One that does so time after time lowers what it should keep.
 
     Args:
         graph: to scale.
@@ -241,12 +245,17 @@ def scaled_by_hand(graph: Graph, planner: Planner, counts: Counts, at_s: float) 
         counts: by pool.
         at_s: unix time before.
     """
+    asked = 0
 
     def seen() -> bool:
+        nonlocal asked
         if graph.desired() != counts:
+            asked += 1
+            assert asked <= MOST_UNDONE, f"{counts} by hand was undone {MOST_UNDONE} times: {planner.decisions()[-1]}"
             graph.client.scale(counts)
         newest = planner.decisions(at_s)[-1:]
-        return bool(newest) and newest[0]["current"] == counts and graph.settled()
+        kept = bool(newest) and newest[0]["current"] == newest[0]["plan"] == counts
+        return kept and graph.desired() == counts and graph.settled()
 
     wait_until(seen, f"{counts} by hand", PATIENCE_S, every_s=0.3)
 

@@ -30,9 +30,9 @@ def test_killed_in_the_middle_of_a_scale_up(installation: Installation, tmp_path
     planner = planner_of(tmp_path, graph, installation.prometheus.url)
     with ExitStack() as stack:
         planner.start(stack)
-        planner.wait_for_ticks(10, 0.0)
         at_rest(installation, planner)
         began_s = time.time()
+        planner.wait_for_ticks(10, began_s)
         installation.traffic.rps = HIGH_RPS
         wait_until(lambda: is_growing(installation), "workers start", PATIENCE_S)
         planner.process.kill()
