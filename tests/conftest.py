@@ -1,11 +1,15 @@
 """What holds for every test."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
 import hypothesis
 import pytest
+
+# A run in the background ignores SIGINT, and would hand that down to the programs whose Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time is no matter of correctness, and machines that run tests are busy.
 hypothesis.settings.register_profile("plimsoll", deadline=None)
