@@ -18,10 +18,13 @@ class LocalConnector(Connector):
     Args:
         control_url: of the supervisor.
         timeout_s: of one call.
+        max_gpus: the planner's budget, which the supervisor keeps in every step of carrying a plan out; None for all
+            that the graph was started with.
     """
 
-    def __init__(self, control_url: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, control_url: str, timeout_s: float = 5.0, max_gpus: int | None = None) -> None:
         self._client = Client(control_url, timeout_s)
+        self._max_gpus = max_gpus
 
     def read(self) -> Supply:
         """Pools by component name, workers, the gateway's metrics address."""
@@ -51,7 +54,7 @@ class LocalConnector(Connector):
     def apply(self, plan: Plan, holder: str) -> Mapping[str, str]:
         """All pools in one call, all or none."""
         try:
-            return self._client.scale(plan, holder)
+            return self._client.scale(plan, holder, self._max_gpus)
         except RefusedError as error:
             raise (NotHolderError if error.code == "not_holder" else ConnectorError)(str(error)) from None
         except PlimsollError as error:

@@ -23,7 +23,7 @@ def _local(config: ServiceConfig) -> Connector:
     settings = config.connector.local
     if settings is None:
         raise AssertionError("checked when the configuration was loaded")
-    return LocalConnector(settings.control_url, settings.timeout_s)
+    return LocalConnector(settings.control_url, settings.timeout_s, config.budget.max_gpus)
 
 
 def _dry_run(config: ServiceConfig) -> Connector:

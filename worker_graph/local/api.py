@@ -32,13 +32,15 @@ def make_app(supervisor: Supervisor) -> web.Application:
 
     async def scale(request: web.Request) -> web.Response:
         body = await _body(request)
-        replicas, holder = body.get("replicas"), body.get("holder", "")
+        replicas, holder, max_gpus = body.get("replicas"), body.get("holder", ""), body.get("max_gpus")
         if not isinstance(replicas, dict) or not all(type(count) is int for count in replicas.values()):
             raise InputError(f"is {replicas!r}", expected="whole numbers by pool", field="replicas")
+        if max_gpus is not None and not (type(max_gpus) is int and max_gpus >= 0):
+            raise InputError(f"is {max_gpus!r}", expected="a whole number of GPUs", field="max_gpus")
         # A person without a lease may scale by hand; a planner that lost its own may not.
         if holder and lease.holder != holder:
             return _refused(409, f"the lease is held by {lease.holder or 'nobody'}, not by {holder}", "not_holder")
-        return web.json_response({"outcome": supervisor.scale(replicas), "holder": lease.holder})
+        return web.json_response({"outcome": supervisor.scale(replicas, max_gpus), "holder": lease.holder})
 
     async def take_lease(request: web.Request) -> web.Response:
         holder, duration_s = _lease_terms(await _body(request))

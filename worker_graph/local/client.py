@@ -37,15 +37,20 @@ class Client:
         """The graph as `status.status` describes it."""
         return self._call("GET", "/status")
 
-    def scale(self, replicas: Mapping[str, int], holder: str = "") -> dict[str, str]:
+    def scale(self, replicas: Mapping[str, int], holder: str = "", max_gpus: int | None = None) -> dict[str, str]:
         """What was done, by pool.
+
+        Args:
+            replicas: workers by pool.
+            holder: of the lease; empty for a person.
+            max_gpus: GPUs that the graph may hold at any moment; None for all that it was started with.
 
         Raises:
             RefusedError: over budget, or the lease is another's.
             InputError: an unknown pool or a wrong count.
             DependencyError: there is no answer.
         """
-        body = {"replicas": dict(replicas), "holder": holder}
+        body = {"replicas": dict(replicas), "holder": holder, "max_gpus": max_gpus}
         answer: dict[str, str] = self._call("POST", "/scale", body)["outcome"]
         return answer
 

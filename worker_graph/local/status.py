@@ -26,7 +26,7 @@ def status(supervisor: Supervisor, lease: Lease) -> dict[str, Any]:
             "restarts": supervisor.gateway_restarts,
             "pid": supervisor.gateway_pid,
         },
-        "gpus": {"budget": options.gpus, "held": supervisor.gpus_held(), "held_s": supervisor.gpu_seconds()},
+        "gpus": {"budget": supervisor.max_gpus, "held": supervisor.gpus_held(), "held_s": supervisor.gpu_seconds()},
         "lease": {"holder": lease.holder, "expires_in_s": lease.expires_in_s},
         "pools": {name: _pool(pool) for name, pool in supervisor.pools.items()},
         "workers": [_worker(worker, options.host) for worker in supervisor.workers()],

@@ -77,26 +77,34 @@ class Supervisor:
         self._launcher = launcher(options)
         self._wake = asyncio.Event()
         self._stopping = False
+        self.max_gpus = options.gpus
         self._free_gpus = list(range(options.gpus))
         self._gpu_s, self._gpu_s_at = 0.0, time.monotonic()
         self._gateway_process: Process | None = None
-        self._check_budget({name: pool.desired for name, pool in self.pools.items()})
+        self._check_budget({name: pool.desired for name, pool in self.pools.items()}, options.gpus)
 
     # -- what may be asked of it -----------------------------------------------------------------------------------
 
-    def scale(self, replicas: Mapping[str, int]) -> dict[str, str]:
+    def scale(self, replicas: Mapping[str, int], max_gpus: int | None = None) -> dict[str, str]:
         """Ask for workers, all pools at once or none.
+
+        Args:
+            replicas: workers by pool.
+            max_gpus: GPUs that the graph may hold from now on, draining workers included: where one pool shrinks and
+                another grows, the one waits for the other's GPUs. None: as many as there are.
 
         Raises:
             InputError: an unknown pool, a negative count.
-            BudgetError: the plan would take more GPUs than there are.
+            BudgetError: the plan would take more GPUs than that.
         """
         for name, count in replicas.items():
             if name not in self.pools:
                 raise InputError(f"there is no pool {name!r}", expected=", ".join(self.pools), field="replicas")
             if count < 0:
                 raise InputError(f"is {count}", expected="0 or more", field=f"replicas.{name}")
-        self._check_budget({name: replicas.get(name, pool.desired) for name, pool in self.pools.items()})
+        allowed = self.options.gpus if max_gpus is None else min(max_gpus, self.options.gpus)
+        self._check_budget({name: replicas.get(name, pool.desired) for name, pool in self.pools.items()}, allowed)
+        self.max_gpus = allowed
         outcome = {}
         for name, count in replicas.items():
             pool = self.pools[name]
@@ -210,8 +218,8 @@ class Supervisor:
             need, wait_s = pool.component.gpus_per_worker, pool.not_before - time.monotonic()
             if wait_s > 0:
                 worker.reason = f"next try in {wait_s:.0f} s after: {pool.last_failure}"
-            elif need > len(self._free_gpus):
-                worker.reason = f"needs {need} GPUs, {len(self._free_gpus)} of {self.options.gpus} are free"
+            elif need > (free := max(0, self.max_gpus - self.gpus_held())):
+                worker.reason = f"needs {need} GPUs, {free} of {self.max_gpus} are free"
             else:
                 self.gpu_seconds()
                 worker.gpus = tuple(self._free_gpus.pop(0) for _ in range(need))
@@ -315,11 +323,11 @@ class Supervisor:
                     pool.startup_s.append(worker.startup_s)
         self._wake.set()
 
-    def _check_budget(self, replicas: Mapping[str, int]) -> None:
+    def _check_budget(self, replicas: Mapping[str, int], allowed: int) -> None:
         need = sum(count * self.pools[name].component.gpus_per_worker for name, count in replicas.items())
-        if need > self.options.gpus:
+        if need > allowed:
             asked = ", ".join(f"{count} {name}" for name, count in replicas.items())
-            raise BudgetError(f"{asked} take {need} GPUs", expected=f"at most {self.options.gpus}", field="--gpus")
+            raise BudgetError(f"{asked} take {need} GPUs", expected=f"at most {allowed}", field="--gpus")
 
     def _say(self, text: str) -> None:
         self.events.append((time.time(), text))

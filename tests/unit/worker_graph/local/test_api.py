@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -11,6 +12,7 @@ from profiler.errors import InputError
 from worker_graph.local.api import make_app
 from worker_graph.local.options import LocalOptions
 from worker_graph.local.supervisor import Supervisor
+from worker_graph.local.worker import LocalWorker, Surroundings
 from worker_graph.spec import load_graph
 
 MANIFESTS = Path(__file__).parents[4] / "manifests"
@@ -122,6 +124,51 @@ def test_a_page_in_a_browser_cannot_change_anything(tmp_path: Path) -> None:
     status, text = asyncio.run(scenario())
     assert status == 400
     assert "expected application/json" in text
+
+
+def test_a_planners_budget_holds_below_the_machines(tmp_path: Path) -> None:
+    order = {"replicas": {"VllmDecodeWorker": 3}}
+    refused, taken, found, by_hand, after, wrong = run(
+        tmp_path,
+        ("POST", "/scale", order | {"max_gpus": 3}),
+        ("POST", "/scale", order | {"max_gpus": 4}),
+        ("GET", "/status", None),
+        ("POST", "/scale", {"replicas": {"VllmDecodeWorker": 7}}),
+        ("GET", "/status", None),
+        ("POST", "/scale", order | {"max_gpus": 2.5}),
+    )
+    assert refused[0] == 409
+    assert "take 4 GPUs; expected at most 3" in str(refused[1]["error"])
+    assert taken[0] == 200
+    assert found[1]["gpus"]["budget"] == 4
+    assert by_hand[0] == 200, "a person may have all that there are"
+    assert after[1]["gpus"]["budget"] == 8
+    assert wrong[0] == 400
+
+
+def test_what_grows_waits_for_the_gpus_of_what_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> list[str]:
+        one = supervisor(tmp_path)
+        started: list[str] = []
+
+        async def live(_: object, worker: LocalWorker, __: object) -> None:
+            started.append(worker.name)
+
+        monkeypatch.setattr(one, "_live", live)
+        one.scale({"VllmPrefillWorker": 1, "VllmDecodeWorker": 3}, max_gpus=4)
+        one._free_gpus = list(range(7))  # a worker that drains still holds one
+        for pool in one.pools.values():
+            one._grow(pool, cast("Surroundings", None))
+        await asyncio.sleep(0)
+        assert started == ["vllmprefillworker-1", "vllmdecodeworker-1", "vllmdecodeworker-2"]
+        one._free_gpus.append(7)
+        for pool in one.pools.values():
+            one._grow(pool, cast("Surroundings", None))
+        await asyncio.sleep(0)
+        assert started[3:] == ["vllmdecodeworker-3"]
+        return [worker.reason for worker in one.workers()]
+
+    assert "needs 1 GPUs, 0 of 4 are free" in asyncio.run(scenario())[-1]
 
 
 def test_a_graph_that_starts_above_its_budget_is_refused(tmp_path: Path) -> None:
