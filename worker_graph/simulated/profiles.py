@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiler.errors import InputError
+from profiler.folders import load_profiles
 from profiler.roofline import kv_bytes_per_token
-from profiler.tables import Profile, find_profiles, load_profile
+from profiler.tables import Profile
 from profiler.timing import DEFAULT_MAX_MODEL_LEN, engine_timing, transfer_timing
 from worker_graph.simulated.timing import WorkerTiming
 
@@ -21,7 +22,7 @@ def worker_timing(role: str, folders: Sequence[Path]) -> WorkerTiming:
     Raises:
         InputError: a folder without profiles, a role without one or with several.
     """
-    profiles = _load(folders)
+    profiles = load_profiles(folders, field="--profile")
     prefill, decode, mixed = (_only(profiles, name) for name in ("prefill", "decode", "aggregated"))
     if role == "aggregated" and mixed is not None:
         prefill = decode = mixed
@@ -42,22 +43,6 @@ def worker_timing(role: str, folders: Sequence[Path]) -> WorkerTiming:
         kv_bytes_per_token=kv_bytes_per_token(shape) if shape is not None else 0.0,
         source=f"{meta.model.name} on {meta.gpu.name}, {own.path.name}",
     )
-
-
-def _load(folders: Sequence[Path]) -> list[Profile]:
-    paths: dict[Path, Path] = {}
-    for folder in folders:
-        try:
-            found = find_profiles(folder) if folder.is_dir() else []
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}", source=folder, field="--profile") from None
-        if not found:
-            right = "a profile's folder, with profile.json in it or below it"
-            raise InputError("holds no profile", expected=right, source=folder, field="--profile")
-        for path in found:
-            # One folder may be given by several names; it stays under the first.
-            paths.setdefault(path.resolve(), path)
-    return [load_profile(path) for path in paths.values()]
 
 
 def _only(profiles: Sequence[Profile], role: str) -> Profile | None:
