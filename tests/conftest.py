@@ -8,8 +8,10 @@ from typing import Any
 import hypothesis
 import pytest
 
-# A run in the background ignores SIGINT, and would hand that down to the programs whose Ctrl-C is tested.
+# A run in the background ignores SIGINT, one under nohup SIGHUP, and would hand that down to the programs whose Ctrl-C
+# and closed terminals are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Time is no matter of correctness, and machines that run tests are busy.
 hypothesis.settings.register_profile("plimsoll", deadline=None)
