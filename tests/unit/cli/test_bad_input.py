@@ -143,7 +143,7 @@ HEADER = "arrival_s,isl,osl\n"
         ((HEADER + "0,10,10\nnan,10,10\n").encode(), "t.csv, line 3, field arrival_s"),
         ((HEADER + "5,10,10\n1,10,10\n").encode(), "t.csv, line 3, field arrival_s"),
         (b'{"timestamp": 0, "input_length": "x", "output_length": 1, "hash_ids": []}\n', "t.csv, line 1"),
-        (gzip.compress((HEADER + "0,10,10\n" * 5000).encode())[:-30], "t.csv"),
+        (gzip.compress((HEADER + "0,10,10\n" * 5000).encode(), mtime=0)[:-30], "t.csv"),
         (b"\x1f\x8b\x08", "t.csv"),
     ],
 )  # fmt: skip
