@@ -7,25 +7,9 @@ from hypothesis import strategies as st
 from profiler.timing import EngineTiming
 from tests.engines import Row, aggregated, disaggregated, engine, finish, transfer
 from tests.stepwise import Request, Stepwise
+from tests.strategies import timings
 
 SLOW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@st.composite
-def timings(draw: st.DrawFn) -> EngineTiming:
-    """Small engines, so that blocks, seats and the token budget all bind at some time."""
-    block = draw(st.sampled_from([1, 7, 16]))
-    return engine(
-        token_ms=0.05,
-        attention=draw(st.sampled_from([0.0, 1e-4])),
-        kv_ms=draw(st.sampled_from([0.0, 0.003])),
-        bend=draw(st.sampled_from([0.0, 1e-5])),
-        capacity=block * draw(st.integers(200 // block + 1, 1200 // block)),
-        seqs=draw(st.integers(1, 12)),
-        batched=draw(st.sampled_from([16, 60, 300])),
-        block=block,
-        kv_nodes=draw(st.sampled_from([2, 9, 40])),
-    )
 
 
 @st.composite
