@@ -32,3 +32,21 @@ def load_profiles(folders: Sequence[Path], *, field: str) -> list[Profile]:
             # One folder may be given by several names; it stays under the first.
             paths.setdefault(path.resolve(), path)
     return [load_profile(path) for path in paths.values()]
+
+
+def only_of(profiles: Sequence[Profile], role: str, *, field: str) -> Profile | None:
+    """The one profile of a role; None where there is none.
+
+    Args:
+        profiles: loaded; those of other roles are left aside.
+        role: as in the profile's own metadata.
+        field: the option or setting that named them, for errors.
+
+    Raises:
+        InputError: there are several.
+    """
+    have = [profile for profile in profiles if profile.meta.role == role]
+    if len(have) > 1:
+        layouts = ", ".join(str(profile.path) for profile in have)
+        raise InputError(f"{len(have)} {role} layouts: {layouts}", expected="one per role", field=field)
+    return have[0] if have else None

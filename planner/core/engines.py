@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from planner.core.closed_form import ClosedForm
 from planner.core.types import Role
 from profiler.errors import InputError
+from profiler.folders import only_of
 from profiler.tables import Profile
 from profiler.timing import EngineTiming, TransferTiming, engine_timing, transfer_timing
 
@@ -46,18 +47,7 @@ def engines_of(
     Raises:
         InputError: a role without a profile, or with several.
     """
-    by_role: dict[str, list[Profile]] = {}
-    for profile in profiles:
-        by_role.setdefault(profile.meta.role, []).append(profile)
-
-    def only(role: str) -> Profile | None:
-        have = by_role.get(role, [])
-        if len(have) > 1:
-            layouts = ", ".join(str(profile.path) for profile in have)
-            raise InputError(f"{len(have)} {role} layouts: {layouts}", expected="one per role", field=field)
-        return have[0] if have else None
-
-    prefill, decode, mixed = only("prefill"), only("decode"), only("aggregated")
+    prefill, decode, mixed = (only_of(profiles, name, field=field) for name in ("prefill", "decode", "aggregated"))
     if aggregated:
         fill, step = (mixed, mixed) if mixed is not None else (prefill, decode)
         if fill is None or step is None:

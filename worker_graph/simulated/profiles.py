@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiler.errors import InputError
-from profiler.folders import load_profiles
+from profiler.folders import load_profiles, only_of
 from profiler.roofline import kv_bytes_per_token
-from profiler.tables import Profile
 from profiler.timing import DEFAULT_MAX_MODEL_LEN, engine_timing, transfer_timing
 from worker_graph.simulated.timing import WorkerTiming
 
@@ -23,7 +22,9 @@ def worker_timing(role: str, folders: Sequence[Path]) -> WorkerTiming:
         InputError: a folder without profiles, a role without one or with several.
     """
     profiles = load_profiles(folders, field="--profile")
-    prefill, decode, mixed = (_only(profiles, name) for name in ("prefill", "decode", "aggregated"))
+    prefill, decode, mixed = (
+        only_of(profiles, name, field="--profile") for name in ("prefill", "decode", "aggregated")
+    )
     if role == "aggregated" and mixed is not None:
         prefill = decode = mixed
     if prefill is None or decode is None:
@@ -43,11 +44,3 @@ def worker_timing(role: str, folders: Sequence[Path]) -> WorkerTiming:
         kv_bytes_per_token=kv_bytes_per_token(shape) if shape is not None else 0.0,
         source=f"{meta.model.name} on {meta.gpu.name}, {own.path.name}",
     )
-
-
-def _only(profiles: Sequence[Profile], role: str) -> Profile | None:
-    have = [profile for profile in profiles if profile.meta.role == role]
-    if len(have) > 1:
-        layouts = ", ".join(str(profile.path) for profile in have)
-        raise InputError(f"{len(have)} {role} layouts: {layouts}", expected="one per role", field="--profile")
-    return have[0] if have else None
