@@ -51,7 +51,17 @@ _REPEAT = Column("repeat", "whole", optional=True, default=0.0)
 #: Columns by table, in the order in which they are written.
 COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
     {
-        "prefill": (Column("isl", "positive"), Column("ttft_ms", "positive"), _THROUGHPUT, _REPEAT),
+        # `batch` prompts of `isl` tokens sent at once, of each of which `prefix_hit_tokens` were cached; `ttft_ms` is
+        # that of the last of them, `server_ms` the mean time in the engine from being scheduled to the first token.
+        "prefill": (
+            Column("isl", "positive"),
+            Column("ttft_ms", "positive"),
+            _THROUGHPUT,
+            _REPEAT,
+            Column("batch", "positive", optional=True, default=1.0),
+            Column("prefix_hit_tokens", "not negative", optional=True, default=0.0),
+            Column("server_ms", "positive", optional=True),
+        ),
         "decode": (
             Column("batch", "positive"),
             Column("kv_tokens", "positive"),
@@ -63,6 +73,8 @@ COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
             # Dynamo's x_kv_usage as it was: KV tokens are derived from it, and a product does not divide
             # back.
             Column("kv_usage", "not negative", optional=True),
+            # Mean gap between tokens by the engine's own clock.
+            Column("server_itl_ms", "positive", optional=True),
         ),
         "mixed": (
             Column("prefill_tokens", "not negative"),
@@ -71,14 +83,22 @@ COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
             Column("iteration_ms", "positive"),
             _REPEAT,
         ),
-        "transfer": (Column("tokens", "positive"), Column("transfer_ms", "positive"), _REPEAT),
+        # `transfer_ms` is `total_ms` (TTFT of the pair) less `prefill_ms` (the prefill request) and `first_step_ms`.
+        "transfer": (
+            Column("tokens", "positive"),
+            Column("transfer_ms", "positive"),
+            _REPEAT,
+            Column("total_ms", "positive", optional=True),
+            Column("prefill_ms", "positive", optional=True),
+            Column("first_step_ms", "not negative", optional=True),
+        ),
     }
 )
 
 #: Columns that, with `repeat`, may not be the same in two rows.
 KEYS: Mapping[TableName, tuple[str, ...]] = MappingProxyType(
     {
-        "prefill": ("isl",),
+        "prefill": ("isl", "batch", "prefix_hit_tokens"),
         "decode": ("batch", "kv_tokens"),
         "mixed": ("prefill_tokens", "batch", "kv_tokens"),
         "transfer": ("tokens",),
@@ -110,7 +130,8 @@ def read_table(path: Path, table: TableName) -> Samples:
         names = (*KEYS[table], "repeat")
         key = tuple(values[name][-1] for name in names)
         if key in seen:
-            problem = f"the same {', '.join(names)} as line {seen[key]}"
+            shown = [name for name in names if name in header or name == "repeat"]
+            problem = f"the same {', '.join(shown)} as line {seen[key]}"
             raise InputError(problem, expected="one row per point and repeat", source=path, line=line, field=names[0])
         seen[key] = line
     if not seen:

@@ -89,7 +89,7 @@ class Source(_Strict):
 
     text: _Text
     licence: _Text
-    form: Literal["measured", "dynamo-npz", "dynamo-json"] = "measured"
+    form: Literal["measured", "estimated", "dynamo-npz", "dynamo-json"] = "measured"
     arrays: dict[str, ArrayForm] | None = None
 
 
@@ -99,6 +99,32 @@ class TableError(_Strict):
     mean: Annotated[float, Field(ge=0)]
     worst: Annotated[float, Field(ge=0)]
     points: Annotated[int, Field(ge=1)]
+
+
+class Cost(_Strict):
+    """What a layout's measurement cost, in minutes of one GPU: start-up apart from measuring."""
+
+    startup_gpu_minutes: Annotated[float, Field(ge=0)]
+    measuring_gpu_minutes: Annotated[float, Field(ge=0)]
+
+
+class Validation(_Strict):
+    """An open-loop run on the measured engine that the tables have not seen, against the simulator's replay of it.
+
+    Attributes:
+        run: name of the recorded run.
+        mode: what served it, `aggregated` or `disaggregated`.
+        requests: completed ones that were compared.
+        rate_rps: offered.
+        measured_ms, simulated_ms: by `ttft_p50`, `ttft_p90`, `ttft_p99`, `itl_p50`, `itl_p90`.
+    """
+
+    run: _Text
+    mode: Literal["aggregated", "disaggregated"]
+    requests: _Count
+    rate_rps: _Positive
+    measured_ms: dict[str, _Positive]
+    simulated_ms: dict[str, _Positive]
 
 
 class ProfileMeta(_Strict):
@@ -112,6 +138,8 @@ class ProfileMeta(_Strict):
         date: day of the measurement; None when the source does not say.
         commit: commit of the profiler that measured; None for imported tables.
         errors: leave-one-out error by table.
+        cost: GPU time that it took; None for imported tables.
+        validation: runs that its simulation was compared with.
     """
 
     schema_version: Literal[1]
@@ -130,6 +158,8 @@ class ProfileMeta(_Strict):
     commit: str | None = None
     source: Source
     errors: dict[TableName, TableError] = Field(default_factory=dict)
+    cost: Cost | None = None
+    validation: tuple[Validation, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

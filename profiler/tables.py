@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from profiler.csvfile import COLUMNS, Samples, read_table, table_text
 from profiler.curve import PrefillCurve, TransferCurve
 from profiler.errors import DependencyError, InputError
@@ -55,9 +57,16 @@ class Profile:
 
     @cached_property
     def prefill(self) -> PrefillCurve | None:
-        """TTFT against ISL; None when the profile has no such table."""
+        """TTFT of lone prompts without a prefix hit against ISL; None when the profile has no such table."""
         rows = self.samples.get("prefill")
-        return None if rows is None else PrefillCurve(rows["isl"], rows["ttft_ms"], self.roofline)
+        if rows is None:
+            return None
+        lone = np.ones(len(rows["isl"]), dtype=np.bool_)
+        if "batch" in rows:
+            lone &= rows["batch"] == 1
+        if "prefix_hit_tokens" in rows:
+            lone &= rows["prefix_hit_tokens"] == 0
+        return PrefillCurve(rows["isl"][lone], rows["ttft_ms"][lone], self.roofline)
 
     @cached_property
     def decode(self) -> DecodeSurface | None:
@@ -65,7 +74,7 @@ class Profile:
         rows = self.samples.get("decode")
         if rows is None:
             return None
-        good = rows["suspect"] == 0
+        good = rows["suspect"] == 0 if "suspect" in rows else slice(None)
         batch, kv, itl = (rows[name][good] for name in ("batch", "kv_tokens", "itl_ms"))
         return DecodeSurface(batch, kv, itl, self.roofline, self.meta.kv_capacity_tokens)
 
@@ -130,8 +139,14 @@ def _checked(profile: Profile) -> Profile:
         if name not in profile.samples:
             problem = f"missing, and a profile of role {profile.meta.role} needs it"
             raise InputError(problem, source=profile.path / f"{name}.csv")
+    rows = profile.samples.get("prefill")
+    if rows is not None and "batch" in rows and "prefix_hit_tokens" in rows:
+        lone = (rows["batch"] == 1) & (rows["prefix_hit_tokens"] == 0)
+        if not lone.any():
+            expected = "at least one lone prompt (batch 1) without a prefix hit"
+            raise InputError("holds none to build on", expected=expected, source=profile.path / "prefill.csv")
     decode = profile.samples.get("decode")
-    if decode is not None and (decode["suspect"] == 1).all():
+    if decode is not None and "suspect" in decode and (decode["suspect"] == 1).all():
         source = profile.path / "decode.csv"
         raise InputError("every row is marked suspect", expected="at least one to build on", source=source)
     return profile

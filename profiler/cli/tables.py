@@ -1,4 +1,4 @@
-"""The command line `profiler`."""
+"""`profiler show`, `profiler import`, `profiler export`: tables that are there."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ from profiler.atomic import write_atomic
 from profiler.console import Output
 from profiler.errors import DependencyError, InputError
 
-app = typer.Typer(
-    name="profiler",
-    help="Measured tables of an engine on a GPU: look at them, bring in Dynamo's, give them back.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
 _DYNAMO = "Dynamo's profiling results: raw_data.npz in selected_{prefill,decode}_interpolation, or *_raw_data.json."
 
 
@@ -32,7 +24,6 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@app.command()
 def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A profile, or a folder with profiles below it.")],
     output: Annotated[Output, typer.Option(help="A table for people or JSON for machines.")] = Output.TABLE,
@@ -60,7 +51,6 @@ def show(
             console.stdout.print(shown.table(summary))
 
 
-@app.command("import")
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help=_DYNAMO)],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Profiles go to DIR/<role>-tp<T>-dp<D>.")],
@@ -125,7 +115,6 @@ def import_(
         typer.echo(str(profile.path))
 
 
-@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A profile, or a folder with one per role.")],
     to: Annotated[Path, typer.Option(metavar="OUT", help="A new folder for Dynamo's files.")],
@@ -161,8 +150,3 @@ def _write(path: Path, text: str) -> None:
         write_atomic(path, text)
     except OSError as error:
         raise DependencyError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def main() -> None:
-    """Run the command line."""
-    console.run(app)
