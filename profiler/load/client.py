@@ -19,6 +19,20 @@ from profiler.load.stream import Counting, Reading, Transcript
 PAUSE_AFTER_LOSS_S = 0.1
 
 
+class RequestLostError(Exception):
+    """A request that came to nothing in a way that the HTTP library does not know.
+
+    Args:
+        outcome: how.
+        error: what went wrong, for people.
+    """
+
+    def __init__(self, outcome: Outcome, error: str) -> None:
+        super().__init__(error)
+        self.outcome = outcome
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledRequest:
     """A request to send.
@@ -83,7 +97,8 @@ class Load:
             **({"return_token_ids": True} if counting is Counting.IDS else {}),
             **(extra or {}),
         }
-        self._fields = json.dumps(fields)[1:]
+        self._fields = dict(fields)
+        self._tail = json.dumps(fields)[1:]
         self._sent = 0
 
     async def run_open(
@@ -103,8 +118,8 @@ class Load:
         """
         results: dict[int, Result] = {}
 
-        async def one(index: int, request: ScheduledRequest, body: bytes, due: float) -> None:
-            results[index] = result = await self._send(session, request, body, request.at_s, due)
+        async def one(index: int, request: ScheduledRequest, bodies: tuple[bytes, ...], due: float) -> None:
+            results[index] = result = await self._send(session, request, bodies, request.at_s, due)
             if on_result is not None:
                 on_result(result)
 
@@ -115,11 +130,11 @@ class Load:
                 if request.at_s < before_s:
                     raise InputError(f"is {request.at_s:g} after {before_s:g}", expected="no earlier", field="at_s")
                 before_s = request.at_s
-                body = self._body(request)  # before it is due, so that building it does not make it late
+                bodies = self._bodies(request)  # before it is due, so that building it does not make it late
                 due = start + request.at_s / self._speed_up
                 # Also when it is late already: the streams that run get their turn between two requests.
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                tasks.create_task(one(index, request, body, due))
+                tasks.create_task(one(index, request, bodies, due))
         return [results[index] for index in sorted(results)]
 
     async def run_closed(
@@ -162,7 +177,7 @@ class Load:
                 if request is None:
                     return
                 begun += 1
-                result = await self._send(session, request, self._body(request), at_s, loop.time())
+                result = await self._send(session, request, self._bodies(request), at_s, loop.time())
                 results.append(result)
                 if on_result is not None:
                     on_result(result)
@@ -181,28 +196,64 @@ class Load:
         headers = {"Content-Type": "application/json"}
         return aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=headers)
 
-    def _body(self, request: ScheduledRequest) -> bytes:
-        prompt = (
-            render(request.prompt) if request.prompt is not None else self._prompts.as_json(self._sent, request.isl)
-        )
+    def _prompt(self, request: ScheduledRequest) -> str:
+        """The JSON text of the request's prompt."""
+        number = self._sent
         self._sent += 1
-        return f'{{"prompt": {prompt}, "max_tokens": {request.osl}, {self._fields}'.encode()
+        return render(request.prompt) if request.prompt is not None else self._prompts.as_json(number, request.isl)
+
+    def _bodies(self, request: ScheduledRequest) -> tuple[bytes, ...]:
+        """What `_exchange` sends; made before the request is due."""
+        return (f'{{"prompt": {self._prompt(request)}, "max_tokens": {request.osl}, {self._tail}'.encode(),)
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, bodies: tuple[bytes, ...], transcript: Transcript
+    ) -> float | None:
+        """Send one request and write its stream into the transcript.
+
+        Returns:
+            Wall seconds that a prefill request of its own took; None without one.
+
+        Raises:
+            RequestLostError: a status other than 200.
+            aiohttp.ClientError, OSError, TimeoutError: as aiohttp has it.
+        """
+        await self._stream(session, self._url, bodies[0], transcript)
+        return None
+
+    @staticmethod
+    async def _stream(
+        session: aiohttp.ClientSession,
+        url: str,
+        body: bytes,
+        transcript: Transcript,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        async with session.post(url, data=body, headers=headers) as answer:
+            if answer.status != 200:
+                raise RequestLostError(Outcome.STATUS, f"{answer.status}: {(await answer.text())[:200]}")
+            async for piece in answer.content.iter_any():
+                transcript.add(piece, loop.time())
 
     async def _send(
-        self, session: aiohttp.ClientSession, request: ScheduledRequest, body: bytes, arrival_s: float, due: float
+        self,
+        session: aiohttp.ClientSession,
+        request: ScheduledRequest,
+        bodies: tuple[bytes, ...],
+        arrival_s: float,
+        due: float,
     ) -> Result:
         """Send one request and read its stream to the end; every way in which that can fail is an outcome."""
         loop = asyncio.get_running_loop()
         transcript = Transcript()
         outcome, error = Outcome.COMPLETED, ""
+        prefill_s: float | None = None
         sent = loop.time()
         try:
-            async with session.post(self._url, data=body) as answer:
-                if answer.status == 200:
-                    async for piece in answer.content.iter_any():
-                        transcript.add(piece, loop.time())
-                else:
-                    outcome, error = Outcome.STATUS, f"{answer.status}: {(await answer.text())[:200]}"
+            prefill_s = await self._exchange(session, bodies, transcript)
+        except RequestLostError as lost:
+            outcome, error = lost.outcome, lost.error
         except aiohttp.ClientConnectorError as problem:
             outcome, error = Outcome.REFUSED, str(problem)
         except TimeoutError:
@@ -229,6 +280,7 @@ class Load:
             itl_ms=itl_ms,
             e2e_ms=(end - sent) * factor,
             late_ms=max(0.0, sent - due) * factor,
+            prefill_ms=None if prefill_s is None else prefill_s * factor,
             prompt_tokens=reading.prompt_tokens,
             completion_tokens=reading.completion_tokens,
             counted_tokens=reading.counted_tokens,

@@ -49,6 +49,7 @@ class Result:
         counted_tokens: tokens that arrived, counted in the stream; see `Counting`.
         error: what went wrong, for people.
         text: what was generated, if the run keeps texts.
+        prefill_ms: from sending the prefill request to the end of its answer, where prefill is a request of its own.
     """
 
     arrival_s: float
@@ -64,6 +65,7 @@ class Result:
     counted_tokens: int = 0
     error: str = ""
     text: str = ""
+    prefill_ms: float | None = None
 
     def attains(self, ttft_ms: float, itl_ms: float) -> bool:
         """Whether it completed within both limits; an answer of one token has no ITL to miss."""

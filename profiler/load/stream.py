@@ -118,6 +118,33 @@ class Transcript:
             text=whole,
         )
 
+    @property
+    def pieces(self) -> int:
+        """Pieces that have come so far: about one for each chunk, at no cost."""
+        return len(self._times)
+
+    def timeline(self) -> list[tuple[float, int]]:
+        """When how many tokens had come: (time, tokens so far) at each chunk that brought some.
+
+        Tokens are counted by the usage in each chunk (`continuous_usage_stats` of vLLM); without one, by words.
+        """
+        steps: list[tuple[float, int]] = []
+        lines = [(match[1], match.end()) for match in _DATA.finditer(b"".join(self._pieces)) if match[1] != b"[DONE]"]
+        events, _ = _decode([line for line, _ in lines])
+        tokens = 0
+        for event, (_, end) in zip(events, lines, strict=False):
+            if not isinstance(event, dict) or not event.get("choices"):
+                continue
+            usage = event.get("usage")
+            if usage:
+                have = int(usage.get("completion_tokens") or 0)
+            else:
+                have = tokens + len((event["choices"][0].get("text") or "").split())
+            if have > tokens:
+                tokens = have
+                steps.append((self._time(end), tokens))
+        return steps
+
     def _time(self, end: int) -> float:
         """When the byte before this offset was there."""
         return self._times[bisect_left(self._ends, end)]
