@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from profiler.csvfile import Samples
 from profiler.dynamo import RawTable, decode_samples, find_raw, prefill_samples
 from profiler.errors import InputError
+from profiler.models.config import shape_from_config
 from profiler.roofline import Roofline
 from profiler.schema import (
     Engine,
     GpuInfo,
     Limits,
     ModelInfo,
-    ModelShape,
     ProfileMeta,
     Role,
     Source,
     TableName,
-    load_json,
 )
 from profiler.tables import Profile, save_profile
 
-#: Bytes of a number in the formats that vLLM names; anything else has to be given in bytes.
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+__all__ = ["Described", "Imported", "read_dynamo", "save_all", "shape_from_config"]
 
 
 @dataclass(frozen=True)
@@ -55,57 +52,6 @@ class Imported:
     def folder(self) -> str:
         """Name of its folder."""
         return f"{self.meta.role}-tp{self.meta.tp}-dp{self.meta.dp}"
-
-
-def bytes_of(dtype: str) -> float:
-    """Bytes of one number of a format.
-
-    Raises:
-        InputError: the format is not known.
-    """
-    known = dtype.lower()
-    if known not in _BYTES:
-        raise InputError(f"unknown number format {dtype!r}", expected=", ".join(_BYTES), field="dtype")
-    return _BYTES[known]
-
-
-def shape_from_config(path: Path, dtype: str, kv_dtype: str) -> ModelShape:
-    """The shape in a Hugging Face `config.json` of a dense decoder-only model.
-
-    Raises:
-        InputError: the file cannot be read, is not such a config, or describes a mixture of experts.
-    """
-    try:
-        data = load_json(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", source=path) from None
-    if not isinstance(data, dict):
-        raise InputError(f"holds a {type(data).__name__}", expected="a model's config.json", source=path)
-    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
-        if data.get(key):
-            problem = "a mixture of experts has no roofline here"
-            raise InputError(problem, expected="an import without --model-config", source=path, field=key)
-    sizes = {
-        "hidden_size": "hidden_size",
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "kv_heads": "num_key_value_heads",
-        "intermediate_size": "intermediate_size",
-        "vocab_size": "vocab_size",
-    }
-    found: dict[str, Any] = {ours: _size(data, theirs, path) for ours, theirs in sizes.items()}
-    if data.get("head_dim") is None:
-        found["head_dim"] = found["hidden_size"] // found["heads"]
-    else:
-        found["head_dim"] = _size(data, "head_dim", path)
-    return ModelShape(weight_bytes_per_param=bytes_of(dtype), kv_bytes_per_element=bytes_of(kv_dtype), **found)
-
-
-def _size(data: dict[str, Any], key: str, path: Path) -> int:
-    value = data.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 10**9:
-        raise InputError(f"is {value!r}", expected="a positive whole number", source=path, field=key)
-    return value
 
 
 def read_dynamo(source: Path, described: Described) -> list[Imported]:

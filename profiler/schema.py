@@ -7,9 +7,9 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profiler.errors import InputError
 
@@ -29,7 +29,25 @@ class _Strict(BaseModel):
 
 
 class ModelShape(_Strict):
-    """Sizes of a dense decoder-only transformer; what a roofline needs."""
+    """Sizes of a decoder-only transformer with gated MLPs; what a roofline needs.
+
+    Dense with grouped query attention unless said otherwise: the experts' fields together make some layers mixtures of
+    experts, and the ranks and dimensions of multi-head latent attention (DeepSeek-V2) together replace `head_dim`.
+
+    Attributes:
+        hidden_size, layers, heads, kv_heads, head_dim, intermediate_size, vocab_size: as in a model's config.json.
+        weight_bytes_per_param: bytes of a weight of the layers.
+        kv_bytes_per_element: bytes of a number in the KV cache.
+        embedding_bytes_per_param: of the embeddings, which quantised models keep wider; None is as the layers.
+        tied_embeddings: the output head is the input embedding.
+        experts: routed experts of a layer; None is a dense model.
+        experts_per_token: of them, those that a token goes through.
+        moe_intermediate_size: of one routed expert.
+        shared_expert_size: intermediate size of all shared experts of a layer together; None is without.
+        dense_layers: layers without experts in a model that has them; most often the first ones.
+        kv_lora_rank, qk_rope_head_dim, qk_nope_head_dim, v_head_dim: latent attention; None is grouped query attention.
+        q_lora_rank: of its compressed queries; None is uncompressed.
+    """
 
     hidden_size: _Count
     layers: _Count
@@ -40,6 +58,38 @@ class ModelShape(_Strict):
     vocab_size: _Count
     weight_bytes_per_param: _Positive
     kv_bytes_per_element: _Positive
+    embedding_bytes_per_param: _Positive | None = None
+    tied_embeddings: bool = False
+    experts: _Count | None = None
+    experts_per_token: _Count | None = None
+    moe_intermediate_size: _Count | None = None
+    shared_expert_size: _Count | None = None
+    dense_layers: Annotated[int, Field(ge=0)] = 0
+    kv_lora_rank: _Count | None = None
+    qk_rope_head_dim: _Count | None = None
+    qk_nope_head_dim: _Count | None = None
+    v_head_dim: _Count | None = None
+    q_lora_rank: _Count | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        mixture = {"experts": self.experts, "experts_per_token": self.experts_per_token,
+                   "moe_intermediate_size": self.moe_intermediate_size}  # fmt: skip
+        latent = {"kv_lora_rank": self.kv_lora_rank, "qk_rope_head_dim": self.qk_rope_head_dim,
+                  "qk_nope_head_dim": self.qk_nope_head_dim, "v_head_dim": self.v_head_dim}  # fmt: skip
+        for group in (mixture, latent):
+            missing = [name for name, value in group.items() if value is None]
+            if missing and len(missing) < len(group):
+                raise ValueError(f"{', '.join(group)} belong together; {', '.join(missing)} is missing")
+        if self.experts is None and (self.shared_expert_size is not None or self.dense_layers):
+            raise ValueError("shared_expert_size and dense_layers belong to a mixture of experts; experts is missing")
+        if self.experts is not None and self.experts_per_token is not None and self.experts_per_token > self.experts:
+            raise ValueError(f"experts_per_token is {self.experts_per_token}, more than the {self.experts} experts")
+        if self.dense_layers > self.layers:
+            raise ValueError(f"dense_layers is {self.dense_layers}, more than the {self.layers} layers")
+        if self.q_lora_rank is not None and self.kv_lora_rank is None:
+            raise ValueError("q_lora_rank belongs to latent attention; kv_lora_rank is missing")
+        return self
 
 
 class ModelInfo(_Strict):
