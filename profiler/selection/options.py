@@ -11,6 +11,7 @@ import numpy as np
 from planner.core.demand import Lengths
 from planner.core.engines import Engines, engines_of
 from planner.core.types import Role
+from profiler.compare import expert_parallel
 from profiler.errors import InputError
 from profiler.tables import Profile
 from profiler.timing import DEFAULT_MAX_MODEL_LEN
@@ -53,9 +54,9 @@ class Option:
 
 
 def layout_words(profile: Profile) -> str:
-    """TP and, where there is any, DP."""
+    """TP and, where there are any, DP and expert parallelism."""
     meta = profile.meta
-    return f"TP{meta.tp}" + (f" DP{meta.dp}" if meta.dp > 1 else "")
+    return f"TP{meta.tp}" + (f" DP{meta.dp}" if meta.dp > 1 else "") + (" EP" if expert_parallel(meta) else "")
 
 
 def of_one_kind(
@@ -104,10 +105,10 @@ def options_of(profiles: Sequence[Profile], mode: Mode) -> list[Option]:
     Raises:
         InputError: two profiles of one role and layout, or no graph of the mode is described.
     """
-    by_role: dict[str, dict[tuple[int, int], Profile]] = {"prefill": {}, "decode": {}, "aggregated": {}}
+    by_role: dict[str, dict[tuple[int, int, bool], Profile]] = {"prefill": {}, "decode": {}, "aggregated": {}}
     for profile in profiles:
         meta = profile.meta
-        other = by_role[meta.role].setdefault((meta.tp, meta.dp), profile)
+        other = by_role[meta.role].setdefault((meta.tp, meta.dp, expert_parallel(meta)), profile)
         if other is not profile:
             problem = f"is a second {meta.role} profile of {layout_words(profile)}, after {other.path}"
             raise InputError(problem, expected="one for each layout", source=profile.path, field="--profiles")
@@ -126,8 +127,8 @@ def options_of(profiles: Sequence[Profile], mode: Mode) -> list[Option]:
     if not options:
         have = ", ".join(f"{p.meta.role} {layout_words(p)}" for p in profiles)
         pair = "a prefill and a decode profile"
-        own = f"an aggregated profile, or {pair} of equal layout"
-        wanted = {"auto": f"{pair}, or an aggregated one", "disaggregated": pair, "aggregated": own}[mode]
+        alone = f"an aggregated profile, or {pair} of equal layout"
+        wanted = {"auto": f"{pair}, or an aggregated one", "disaggregated": pair, "aggregated": alone}[mode]
         kind = "graph" if mode == "auto" else f"{mode} graph"
         raise InputError(f"describe no {kind}: {have}", expected=wanted, field="--profiles")
     return options

@@ -29,7 +29,7 @@ from worker_graph.spec import load_graph, unsupported_locally
 from worker_graph.vllm import Placement, layout, vllm_command
 
 ARGUMENTS = ("serve", "org/toy-8b", "--load-format", "dummy", "--max-num-seqs", "128", "--port", "8123",
-             "--enable-expert-parallel", "-tp", "9")  # fmt: skip
+             "--enforce-eager", "-tp", "9")  # fmt: skip
 
 Make = Callable[..., Profile]
 
@@ -234,7 +234,7 @@ def test_the_files_are_what_graph_and_planner_take(make: Make, tmp_path: Path, m
         made = vllm_command(worker, Placement("127.0.0.1", 8000, gpu_ids=tuple(range(2 * dp))))
         assert made.model == "org/toy-8b"
         assert "--load-format" not in made.argv
-        assert "--enable-expert-parallel" in made.argv
+        assert "--enforce-eager" in made.argv
         assert made.argv[made.argv.index("--max-num-seqs") + 1] == "128"  # of one rank
         assert made.argv[made.argv.index("--max-num-batched-tokens") + 1] == "8192"
         assert ("--kv-transfer-config" in made.argv) == (mode == "disaggregated")

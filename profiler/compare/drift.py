@@ -1,29 +1,21 @@
-"""Two profiles beside each other: what differs in how they came about, and how far the measured times drifted.
-
-A region drifts by the median relative difference of B against A over the points in it. Every point has an error of its
-own in either table, and a drift is significant only where it exceeds what these errors explain together.
-"""
+"""How far the measured times of a table drifted, by region, and how much of it the tables' own errors explain."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from profiler.csvfile import KEYS, Samples
-from profiler.errors import InputError
 from profiler.estimate import Estimate, Where
-from profiler.schema import ProfileMeta, TableName
+from profiler.schema import TableName
 from profiler.tables import Profile
-
-#: What makes two profiles a pair: role, TP, DP.
-Layout = tuple[str, int, int]
 
 #: Bounds of regions. A factor of four or eight keeps several points of a sweep by octaves in each.
 TOKEN_BOUNDS = (256, 1024, 4096, 16_384, 65_536)
@@ -43,15 +35,6 @@ VALUE: Mapping[TableName, str] = {
 }
 
 Point = tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One fact that is not the same in both; values as in `profile.json`, None for unknown."""
-
-    field: str
-    a: Any
-    b: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,135 +64,16 @@ class Region:
         return self.explained is not None and abs(self.drift) > self.explained
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Profile B against profile A.
+def drift(table: TableName, a: Profile, b: Profile) -> tuple[list[Region], int, int]:
+    """Regions of a table that both profiles hold.
 
-    Attributes:
-        layout: of both, or of A where two profiles were named.
-        a, b: their folders.
-        differences: of provenance.
-        regions: where both were measured, in the tables' order.
-        left_out: what could not be compared, and why.
+    Returns:
+        The regions, and how many of how many points only one of the two covers.
     """
-
-    layout: Layout
-    a: str
-    b: str
-    differences: tuple[Difference, ...]
-    regions: tuple[Region, ...]
-    left_out: tuple[str, ...]
-
-    @property
-    def worst(self) -> Region | None:
-        """The significant region with the largest drift; the largest of all where none is significant."""
-        pool = [r for r in self.regions if r.significant] or list(self.regions)
-        return max(pool, key=lambda r: abs(r.drift), default=None)
-
-    def beyond(self, tolerance: float) -> tuple[Region, ...]:
-        """Regions whose drift is significant and exceeds the tolerance."""
-        return tuple(r for r in self.regions if r.significant and abs(r.drift) > tolerance)
-
-
-def pair(a: Sequence[Profile], b: Sequence[Profile]) -> tuple[list[tuple[Profile, Profile]], list[str]]:
-    """Profiles of two folders paired by role, TP and DP; and what has no partner, in words.
-
-    One profile on each side is a pair whatever its layout: whoever names two profiles means these two.
-
-    Raises:
-        InputError: a side has two profiles of one layout, or there is no pair, or the two profiles have other roles.
-    """
-    if len(a) == len(b) == 1:
-        if a[0].meta.role != b[0].meta.role:
-            problem = f"is of role {b[0].meta.role}"
-            raise InputError(problem, expected=f"role {a[0].meta.role}, as {a[0].path}", source=b[0].path)
-        return [(a[0], b[0])], []
-    first, second = _by_layout(a), _by_layout(b)
-    alone = [f"{profile.path}: no partner" for key, profile in first.items() if key not in second]
-    alone += [f"{profile.path}: no partner" for key, profile in second.items() if key not in first]
-    pairs = [(first[key], second[key]) for key in sorted(first) if key in second]
-    if not pairs:
-        have = ", ".join(layout_words(key) for key in sorted(first))
-        raise InputError("has no profile of a layout that the first has", expected=have, field="B")
-    return pairs, alone
-
-
-def layout_of(profile: Profile) -> Layout:
-    """Role, TP and DP."""
-    return profile.meta.role, profile.meta.tp, profile.meta.dp
-
-
-def layout_words(layout: Layout) -> str:
-    """As in the names of profiles' folders."""
-    role, tp, dp = layout
-    return f"{role}-tp{tp}-dp{dp}"
-
-
-def _by_layout(profiles: Sequence[Profile]) -> dict[Layout, Profile]:
-    found: dict[Layout, Profile] = {}
-    for profile in profiles:
-        other = found.setdefault(layout_of(profile), profile)
-        if other is not profile:
-            problem = f"is {layout_words(layout_of(profile))}, as {other.path}"
-            raise InputError(problem, expected="one profile of a layout below the folder", source=profile.path)
-    return found
-
-
-def compare(a: Profile, b: Profile) -> Comparison:
-    """Profile B against profile A, where both were measured."""
-    regions: list[Region] = []
-    left_out: list[str] = []
-    for table in KEYS:
-        rows_a, rows_b = a.samples.get(table), b.samples.get(table)
-        if rows_a is None and rows_b is None:
-            continue
-        if rows_a is None or rows_b is None:
-            left_out.append(f"{table}: only {'B' if rows_a is None else 'A'} measured it")
-            continue
-        first, second = _table(table, a), _table(table, b)
-        regions += _regions(table, first, second)
-        every = set(first.samples) | set(second.samples)
-        apart = sum(first.at(point) is None or second.at(point) is None for point in every)
-        if apart:
-            left_out.append(f"{table}: {apart} of {len(every)} points, which only one of the two covers")
-    return Comparison(
-        layout_of(a), str(a.path), str(b.path), tuple(_differences(a.meta, b.meta)), tuple(regions), tuple(left_out)
-    )
-
-
-# -- provenance ----------------------------------------------------------------------------------------------------
-
-
-def _differences(a: ProfileMeta, b: ProfileMeta) -> Iterator[Difference]:
-    for name, one, other in _facts(a, b):
-        if one != other:
-            yield Difference(name, one, other)
-
-
-def _facts(a: ProfileMeta, b: ProfileMeta) -> Iterator[tuple[str, Any, Any]]:
-    yield "model", a.model.name, b.model.name
-    yield "dtype", a.model.dtype, b.model.dtype
-    yield "gpu", a.gpu.name, b.gpu.name
-    yield "gpus per worker", a.gpu.count_per_worker, b.gpu.count_per_worker
-    yield "tp", a.tp, b.tp
-    yield "dp", a.dp, b.dp
-    yield "driver", a.driver, b.driver
-    yield "engine", a.engine.name, b.engine.name
-    yield "engine version", a.engine.version, b.engine.version
-    yield "engine arguments", _words(a.engine.arguments), _words(b.engine.arguments)
-    for name in type(a.limits).model_fields:
-        yield name, getattr(a.limits, name), getattr(b.limits, name)
-    yield "kv_capacity_tokens", a.kv_capacity_tokens, b.kv_capacity_tokens
-    yield "form", a.source.form, b.source.form
-    yield "date", None if a.date is None else str(a.date), None if b.date is None else str(b.date)
-    yield "commit", a.commit, b.commit
-
-
-def _words(arguments: tuple[str, ...] | None) -> str | None:
-    return None if arguments is None else " ".join(arguments)
-
-
-# -- drift ---------------------------------------------------------------------------------------------------------
+    first, second = _table(table, a), _table(table, b)
+    every = set(first.samples) | set(second.samples)
+    apart = sum(first.at(point) is None or second.at(point) is None for point in every)
+    return list(_regions(table, first, second)), apart, len(every)
 
 
 class _Reader(Protocol):
@@ -350,37 +214,3 @@ def _range(value: float, bounds: Sequence[int]) -> str:
         return f"above {bounds[-1]:,}"
     low, high = list(itertools.pairwise(bounds))[slot - 1]
     return f"{low:,} to {high:,}"
-
-
-def as_json(comparisons: Iterable[Comparison], alone: Sequence[str], tolerance: float) -> dict[str, Any]:
-    """The object of `--output json`."""
-    return {
-        "tolerance": tolerance,
-        "pairs": [
-            {
-                "layout": layout_words(one.layout),
-                "a": one.a,
-                "b": one.b,
-                "differences": [{"field": d.field, "a": d.a, "b": d.b} for d in one.differences],
-                "regions": [_region_json(region, tolerance) for region in one.regions],
-                "worst": None if one.worst is None else _region_json(one.worst, tolerance),
-                "left_out": list(one.left_out),
-            }
-            for one in comparisons
-        ],
-        "without_partner": list(alone),
-    }
-
-
-def _region_json(region: Region, tolerance: float) -> dict[str, Any]:
-    return {
-        "table": region.table,
-        "region": region.name,
-        "points": region.points,
-        "drift": region.drift,
-        "low": region.low,
-        "high": region.high,
-        "explained": region.explained,
-        "significant": region.significant,
-        "beyond_tolerance": region.significant and abs(region.drift) > tolerance,
-    }
