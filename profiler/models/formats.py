@@ -122,4 +122,4 @@ def _block_of(sides: Any, source: Path | str) -> int | None:
     if not isinstance(sides, list) or not sides or not all(isinstance(side, int) and side > 0 for side in sides):
         field = "quantization_config.weight_block_size"
         raise InputError(f"is {sides!r}", expected="sides of a block, such as [128, 128]", source=source, field=field)
-    return max(sides)
+    return int(max(sides))

@@ -151,10 +151,8 @@ def _indivisible(config: ModelConfig, layout: Layout) -> str | None:
         if size % parts:
             return f"{what} {size:,} does not divide by {parts}"
         if config.quant_block is not None and (size // parts) % config.quant_block:
-            each = f"{size // parts:,}" if parts > 1 else f"{size:,}"
-            return (
-                f"{what} {size:,} over {parts} is {each}, not a multiple of the quantisation block {config.quant_block}"
-            )
+            block = f"the quantisation block {config.quant_block}"
+            return f"{what} {size:,} over {parts} is {size // parts:,}, not a multiple of {block}"
     return None
 
 

@@ -104,9 +104,8 @@ def fit(
     weights = weight_bytes_per_gpu(config.shape, ranks.tp, ranks.dp)
     reserve = FIXED_RESERVE_GIB * GIB + activation_bytes(config.shape, ranks.tp, max_num_batched_tokens)
     left = max(budget - weights - reserve, 0.0)
-    return Fit(
-        budget, weights, reserve, int(left / kv_bytes_per_gpu(config.shape, ranks) / BLOCK_TOKENS) * BLOCK_TOKENS
-    )
+    blocks = int(left / kv_bytes_per_gpu(config.shape, ranks) / BLOCK_TOKENS)
+    return Fit(budget, weights, reserve, blocks * BLOCK_TOKENS)
 
 
 def kv_bytes_per_gpu(shape: ModelShape, ranks: Ranks) -> float:
@@ -134,9 +133,7 @@ def check_kv_capacity(reported: int, estimate: int) -> str:
     """
     bounds = f"{LEAST_OF_ESTIMATE * estimate:,.0f} to {MOST_OF_ESTIMATE * estimate:,.0f} tokens"
     if not LEAST_OF_ESTIMATE * estimate <= reported <= MOST_OF_ESTIMATE * estimate:
-        raise InputError(
-            f"the engine reports {reported:,} tokens, the memory arithmetic gives about {estimate:,}",
-            expected=f"{bounds}; otherwise model, number formats, GPU, layout or memory share are not those that were said",
-            field="kv_capacity_tokens",
-        )
+        problem = f"the engine reports {reported:,} tokens, memory arithmetic gives about {estimate:,}"
+        right = f"{bounds}, or another model, number format, GPU, layout or memory share than was said"
+        raise InputError(problem, expected=right, field="kv_capacity_tokens")
     return f"{reported / estimate:.3f} of the {estimate:,} tokens that memory arithmetic gives (accepted: {bounds})"

@@ -59,8 +59,8 @@ def split_params(shape: ModelShape, tp: int = 1) -> tuple[float, float]:
     """Weights of all layers but the routed experts, on one of `tp` ranks.
 
     Returns:
-        Those that each rank has its own share of, and those that ranks hold copies of, KV heads that are fewer than
-        ranks among the first (each rank then has one whole KV head).
+        Those that ranks share, and those that every rank has a copy of. A KV head that several ranks copy, since there
+        are fewer of them than ranks, is among the first: each rank then has one whole head.
     """
     h = shape.hidden_size
     dense = shape.layers - moe_layers(shape)

@@ -54,23 +54,19 @@ def write_stub(folder: Path, config: Mapping[str, Any], *, name: str) -> None:
         DependencyError: the file system refused.
     """
     parse_config(config, name)
-    pointer = config.get("auto_map")
-    if pointer:
-        problem = "points to code that lies beside the published config"
-        right = "a config without auto_map, of an architecture that the engine has itself"
-        raise InputError(problem, expected=right, source=name, field="auto_map")
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file", expected="a folder", source=folder, field="--to")
     try:
         if folder.is_dir() and any(folder.iterdir()) and not is_stub(folder):
-            raise InputError(
-                "is not a stub", expected="a new folder, or a stub to replace", source=folder, field="--to"
-            )
+            right = "a new folder, or a stub to replace"
+            raise InputError("is not a stub", expected=right, source=folder, field="--to")
         made: dict[str, str | bytes] = {
             file: json.dumps(content, indent=1, ensure_ascii=False) + "\n"
             for file, content in tokenizer_files(config, name).items()
         }
-        made["config.json"] = json.dumps({**config, MARK: True}, indent=2) + "\n"
+        # Code that the publisher keeps beside the config (auto_map) is not here: the engine's own has to build it.
+        kept = {key: value for key, value in config.items() if key != "auto_map"}
+        made["config.json"] = json.dumps({**kept, MARK: True}, indent=2) + "\n"
         made["README.md"] = _README.format(name=name, size=config["vocab_size"])
         # Through a link, so that the folder it leads to is replaced and not the link.
         replace_folder(folder.resolve(), made)

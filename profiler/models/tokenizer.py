@@ -80,7 +80,7 @@ def tokenizer_files(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         for one in special
     ]  # fmt: skip
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

@@ -72,3 +72,59 @@ def test_a_gpu_without_fp8_computes_in_bf16() -> None:
     a100 = find_gpu("a100-80gb")
     assert a100 is not None
     assert a100.peak_for("fp8") == a100.peak_for("bfloat16") == 312e12
+
+
+# Two layers, the first dense; 4 experts of size 3 (3 * 4 * 3 = 36 weights), 2 a token, one shared of the same size.
+# Always: attention 48 * 2, dense MLP 96, shared 36, router 16 = 244; routed 144, of which a token uses 72.
+MOE = TINY.model_copy(
+    update={
+        "experts": 4,
+        "experts_per_token": 2,
+        "moe_intermediate_size": 3,
+        "shared_expert_size": 3,
+        "dense_layers": 1,
+    }
+)
+
+
+def test_a_mixture_reads_the_experts_that_are_touched_and_computes_the_active_ones() -> None:
+    assert layer_params(MOE) == 244 + 144
+    roof = Roofline(MOE, GPU, 1e6)
+    assert roof.weights_ms == pytest.approx((244 + 40 + 72) * 2 / 1e3)
+    # A step of 2 tokens touches 4 * (1 - 1/4) = 3 experts, of 36 weights.
+    assert Roofline(MOE, GPU, 1e9).step_ms(2) == pytest.approx((244 + 40 + 108) * 2 / 1e3)
+    assert roof.step_ms(1000) == pytest.approx(2 * (244 + 72 + 40) * 1000 / 1e3)
+    pairs = 2 * 2 * 2 * 2 * 100**2 / 1e3
+    assert roof.prefill_ms(100) == pytest.approx(2 * (244 + 72) * 100 / 1e3 + pairs)
+    assert (np.diff(roof.step_ms(np.linspace(0, 50, 200))) >= 0).all()
+
+
+def test_dp_ranks_share_the_experts_only() -> None:
+    two = Roofline(MOE, GPU, 1e9, dp=2)
+    assert two.step_ms(2) == pytest.approx((244 + 40 + 108 / 2) * 2 / 1e3)
+    assert two.kv_ms_per_token == Roofline(MOE, GPU, 1e9).kv_ms_per_token / 2
+    assert two.kv_capacity_that_fits() > 2 * Roofline(MOE, GPU, 1e9).kv_capacity_that_fits()
+
+
+# Heads of 3 + 1 for queries and keys and 2 for values; a latent of 5: 6 numbers a token and layer.
+MLA = TINY.model_copy(update={"kv_lora_rank": 5, "qk_nope_head_dim": 3, "qk_rope_head_dim": 1, "v_head_dim": 2})
+
+
+def test_latent_attention_by_hand() -> None:
+    # queries 4 * 2 * 4, down 4 * 6, up 5 * 2 * (3 + 2), out 2 * 2 * 4, MLP 96: 218 a layer.
+    assert layer_params(MLA) == 2 * 218
+    compressed = MLA.model_copy(update={"q_lora_rank": 3})
+    assert layer_params(compressed) == 2 * (218 - 32 + 4 * 3 + 3 * 2 * 4)
+    assert kv_bytes_per_token(MLA) == 2 * 6 * 2
+    roof = Roofline(MLA, GPU, 1e9)
+    assert roof.kv_ms_per_token == pytest.approx(24 / 1e3)
+    # Every TP rank reads the whole latent.
+    assert Roofline(MLA, GPU, 1e9, tp=2).kv_ms_per_token == roof.kv_ms_per_token
+    # n^2/2 pairs, 2 FLOP for each of 4 + 2 elements, 2 heads, 2 layers; over a weight reading that takes longer.
+    slow = Roofline(MLA, GPU, 1e6)
+    assert slow.prefill_ms(100) == pytest.approx((2 * 436 * 100 + 100**2 * 6 * 2 * 2) / 1e3)
+
+
+def test_attention_in_the_latent_may_take_longer_to_compute_than_to_read() -> None:
+    # 2 layers, 2 heads, 2 FLOP for each of 6 + 5 elements at 1e6/s, against 24 bytes at 1e6/s.
+    assert Roofline(MLA, GPU, 1e6).kv_ms_per_token == pytest.approx(2 * 2 * 2 * 11 / 1e3)
