@@ -30,6 +30,8 @@ _HIT_SHARES = (0.25, 0.5, 0.75, 0.9)
 _MIXED_TOKENS = (256, 1024, 4096)
 _MIXED_BATCHES = (128, 32, 8)
 _MIXED_CONTEXTS = (512, 2048)
+#: The longest context gets a row of its own where it is beyond the last one by this ratio.
+_FAR = 1.5
 #: Two places closer than this ratio tell the same.
 _CLOSE = 1.3
 
@@ -55,7 +57,7 @@ def contexts(domain: Domain) -> list[int]:
     wanted = [-(-context // block) * block for context in _CONTEXTS]
     chosen = [context for context in dict.fromkeys(wanted) if context <= longest]
     # What lies between the last row and the longest context would otherwise be extrapolated.
-    if longest >= block and (not chosen or (len(chosen) < len(_CONTEXTS) and longest > 2 * chosen[-1])):
+    if longest >= block and (not chosen or (len(chosen) < len(_CONTEXTS) and longest > _FAR * chosen[-1])):
         chosen.append(longest)
     short = -(-_SHORTEST_CONTEXT // block) * block
     if len(chosen) == 1 and short * 2 <= chosen[0]:

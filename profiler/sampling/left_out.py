@@ -17,7 +17,7 @@ from profiler.monotone import isotonic
 from profiler.sampling.noise import Measured
 
 #: How many standard errors a deviation must exceed to be more than noise.
-_EXPLAINED = 2.0
+_EXPLAINED = 3.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Samples grouped by point, and how well the median of a point's repeats is known.
 
-The spread of a point is its median absolute deviation, made consistent for the normal distribution and corrected for
-few repeats (Croux and Rousseeuw, "Time-efficient algorithms for two highly robust estimators of scale", COMPSTAT
-1992). Two or three repeats say little by themselves, so each is weighed with the table's own spread (the median over
-its points), which counts as much as three repeats. The 90 % interval of a median of n repeats is then
-+- 1.645 * sqrt(pi / 2) * spread / sqrt(n). All spreads are relative to the median. No repeat is ever dropped: the
-median bears outliers.
+The spread of a point is its median absolute deviation (MAD), made consistent for the normal distribution and corrected
+for few repeats (Croux and Rousseeuw, "Time-efficient algorithms for two highly robust estimators of scale", COMPSTAT
+1992). The MAD of three is their smaller gap, which is often close to nothing, so two or three repeats are judged by
+their range over its expectation for normal ones instead. So few say little by themselves, and each point is weighed
+with its table's own spread (the median over its points), which counts as much as three repeats. The 90 % interval of a
+median of n repeats is then +- 1.645 * sqrt(pi / 2) * spread / sqrt(n). All spreads are relative to the median. No
+repeat is ever dropped: the median bears outliers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ VALUE: Mapping[TableName, str] = {
 }
 
 _CONSISTENT = 1.4826
-_FEW = {2: 1.196, 3: 1.495, 4: 1.363, 5: 1.206, 6: 1.200, 7: 1.140, 8: 1.129, 9: 1.107}
+_RANGE = {2: 1.128, 3: 1.693}
+_FEW = {4: 1.363, 5: 1.206, 6: 1.200, 7: 1.140, 8: 1.129, 9: 1.107}
 _PRIOR_WEIGHT = 2.0
 _OF_MEDIAN = math.sqrt(math.pi / 2)
 _Z90 = 1.645
@@ -87,8 +89,10 @@ def measured(samples: Iterable[Sample]) -> dict[TableName, dict[Point, Measured]
 
 
 def spread(values: Sequence[float]) -> float:
-    """Relative standard deviation of two or more positive values, from their median absolute deviation."""
+    """Relative standard deviation of two or more positive values."""
     n, median = len(values), statistics.median(values)
+    if n in _RANGE:
+        return (max(values) - min(values)) / _RANGE[n] / median
     deviation = statistics.median(abs(value - median) for value in values)
     return _CONSISTENT * _FEW.get(n, n / (n - 0.8)) * deviation / median
 
