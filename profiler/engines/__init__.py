@@ -1,0 +1,1 @@
+"""Engines under test: the machine they run on, the command that starts one, and one that runs."""

@@ -1,0 +1,385 @@
+"""Measuring one unit: its engines started, their facts checked, their tables sampled, their profiles written."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from profiler.engines.engine import Engine
+from profiler.engines.machine import ClockWatch
+from profiler.errors import DependencyError, InputError
+from profiler.hardware import find_gpu
+from profiler.job import saving
+from profiler.job.journal import Journal
+from profiler.job.plan import Plan, Unit, Worker
+from profiler.job.prepare import journal_path
+from profiler.job.record import LayoutRecord
+from profiler.job.sampler import Sampler, describe, while_alive
+from profiler.job.status import Reporter
+from profiler.measure import EngineMeter, Facts, Meter, PairMeter, Sample, read_facts
+from profiler.models.memory import check_kv_capacity
+from profiler.roofline import Roofline
+from profiler.sampling import Domain, Sampling, Target, Verdict
+from profiler.schema import TableName
+from worker_graph.local import leftovers
+
+T = TypeVar("T")
+
+#: Seconds between two assessments of all tables for the status; each takes the engine's time.
+_ASSESS_EVERY_S = 2.0
+#: Samples under this label are of the hand-off.
+PAIR = "pair"
+
+
+class ClosingMeter(Meter, Protocol):
+    """A meter with connections."""
+
+    async def close(self) -> None:
+        """Close them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a unit is measured with; tests put others in their place."""
+
+    launch: Callable[[Plan, Unit], Sequence[tuple[Engine, tuple[str, ...] | None]]] = lambda plan, unit: plan.launch(
+        unit
+    )
+    facts: Callable[..., Awaitable[Facts]] = read_facts
+    engine_meter: Callable[[Facts, int], ClosingMeter] = lambda facts, seed: EngineMeter(facts, seed=seed)
+    pair_meter: Callable[[Facts, Facts, int], ClosingMeter] = lambda prefill, decode, seed: PairMeter(
+        prefill, decode, seed=seed
+    )
+    target: Target = field(default_factory=Target)
+
+
+class UnitRun:
+    """One unit of a run.
+
+    Args:
+        plan: of the run.
+        unit: of it.
+        record: filled in as it goes on.
+        reporter: told how it goes.
+        tools: to measure with.
+    """
+
+    def __init__(self, plan: Plan, unit: Unit, record: LayoutRecord, reporter: Reporter, tools: Tools) -> None:
+        self._plan, self._unit, self._record = plan, unit, record
+        self._reporter, self._tools = reporter, tools
+        self._journal = Journal(journal_path(plan, unit))
+        self._facts: dict[str, Facts] = {}
+        self._checks: dict[str, str | None] = {}
+        self._samplers: dict[str, Sampler] = {}
+        self._clocks = ClockWatch([index for worker in unit.workers for index in worker.gpus])
+        self._assessed_s = 0.0
+        self._gpu_minutes_before = reporter.status.gpu_minutes
+        self._failed_starts_s = 0.0
+
+    async def run(self) -> None:
+        """Measure and save.
+
+        Raises:
+            EngineDiedError: an engine failed.
+            InputError: what an engine says contradicts what was asked for, or a profile is there already.
+            DependencyError: something outside failed.
+            StorageError: the disk is full.
+        """
+        record = self._record
+        record.gpus, record.samples = self._unit.gpus, journal_path(self._plan, self._unit).name
+        made = self._tools.launch(self._plan, self._unit)
+        engines = [engine for engine, _ in made]
+        record.commands = {w.label: list(argv) for w, (_, argv) in zip(self._unit.workers, made, strict=True) if argv}
+        try:
+            if self._measured_already(engines):
+                self._journal.open(self._journal.fingerprint or {})
+            else:
+                try:
+                    await self._measure(engines)
+                finally:
+                    # Whatever comes, nothing of an engine outlives its measuring.
+                    await asyncio.gather(*(engine.stop() for engine in engines))
+                    leftovers.write(self._plan.folder, [])
+            self._save()
+        finally:
+            self._account()
+            self._journal.close()
+            for sampler in self._samplers.values():
+                await sampler.meter.close()  # type: ignore[attr-defined]
+
+    # -- engines ---------------------------------------------------------------------------------------------------
+
+    async def _measure(self, engines: Sequence[Engine]) -> None:
+        workers = self._unit.workers
+        names = " and ".join(f"{worker.label} {worker.layout.name}" for worker in workers)
+        self._tell(phase="starting", message=f"starting {names}" if self._plan.serve else f"reaching {names}")
+        began = time.monotonic()
+        startups: list[float | None] = []
+        try:
+            for engine in engines:
+                await engine.spawn()
+                # Before anything else: a killed run must find what it left.
+                leftovers.write(self._plan.folder, [one.pid for one in engines if one.pid is not None])
+            startups = await _together([engine.start() for engine in engines])
+        finally:
+            if not startups and self._plan.serve is not None:
+                self._failed_starts_s = time.monotonic() - began
+        for worker, engine in zip(workers, engines, strict=True):
+            self._facts[worker.label] = await self._read_facts(worker, engine)
+        self._open_journal(startups)
+        self._make_samplers(engines)
+        self._tell(phase="sampling", message="")
+        with self._clocks:
+            tables = [sampler for label, sampler in self._samplers.items() if label != PAIR]
+            # Each engine has GPUs of its own, so both are measured at once; the hand-off then has them to itself.
+            await while_alive(_together([sampler.run() for sampler in tables]), engines)
+            if PAIR in self._samplers:
+                await while_alive(self._samplers[PAIR].run(), engines)
+
+    async def _read_facts(self, worker: Worker, engine: Engine) -> Facts:
+        settings, limits, dp = self._plan.settings, self._plan.limits, worker.layout.dp
+        launched = self._plan.serve
+        facts = await self._tools.facts(
+            engine.url,
+            settings.served_model if launched is None else launched.name,
+            max_num_seqs=limits.max_num_seqs * dp,
+            max_num_batched_tokens=limits.max_num_batched_tokens * dp,
+        )
+        if facts.dp != dp:
+            problem = f"{engine.url} has {facts.dp} data-parallel ranks"
+            raise InputError(problem, expected=f"{dp}, as in {worker.layout.name}", field="--dp")
+        if facts.kv_capacity_tokens is None or facts.max_model_len is None:
+            missing = "the size of its KV cache" if facts.kv_capacity_tokens is None else "its longest sequence"
+            raise DependencyError(f"{engine.url} does not say {missing} (metric vllm:cache_config_info, /v1/models)")
+        self._checks[worker.label] = self._check_capacity(worker, facts.kv_capacity_tokens)
+        return replace(facts, block_size=facts.block_size or limits.block_size)
+
+    def _check_capacity(self, worker: Worker, reported: int) -> str | None:
+        """How the capacity compares with memory arithmetic; None where that is not known, or the user chose it."""
+        estimate = worker.layout.kv_tokens
+        chosen = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override", "--cpu-offload-gb")
+        if estimate is None or any(word.split("=")[0] in chosen for word in self._plan.settings.engine_args):
+            return None
+        return check_kv_capacity(reported, estimate)
+
+    # -- samples ---------------------------------------------------------------------------------------------------
+
+    def _open_journal(self, startups: Sequence[float | None]) -> None:
+        versions = {label: facts.version for label, facts in self._facts.items()}
+        self._journal.open(self._plan.fingerprint(self._unit) | {"versions": versions})
+        for worker, startup_s in zip(self._unit.workers, startups, strict=True):
+            facts = asdict(self._facts[worker.label])
+            command = self._record.commands.get(worker.label)
+            self._journal.started(worker.label, startup_s, facts, self._checks.get(worker.label), command)
+            self._record.facts[worker.label] = facts
+
+    def _measured_already(self, engines: Sequence[Engine]) -> bool:
+        """Whether an earlier run took every sample and was ended before it wrote the profiles."""
+        known = self._journal.facts
+        if not self._journal.samples or any(worker.label not in known for worker in self._unit.workers):
+            return False
+        self._facts = {worker.label: Facts(**known[worker.label]) for worker in self._unit.workers}
+        self._checks = dict(self._journal.checks)
+        self._make_samplers(engines)
+        if any(sampler.wants_more for sampler in self._samplers.values()):
+            self._samplers, self._facts = {}, {}
+            return False
+        self._record.facts = {label: asdict(facts) for label, facts in self._facts.items()}
+        return True
+
+    def _make_samplers(self, engines: Sequence[Engine]) -> None:
+        minutes = self._plan.settings.max_gpu_minutes
+        # Another seed at each start: an engine that ran on still has the prompts of the last one in its cache.
+        seed = secrets.randbelow(2**31)
+        for worker, engine in zip(self._unit.workers, engines, strict=True):
+            facts = self._facts[worker.label]
+            self._samplers[worker.label] = self._sampler(
+                worker.label, self._tools.engine_meter(facts, seed), worker.tables, worker, [engine],
+                60.0 * minutes / worker.layout.gpus,
+            )  # fmt: skip
+            seed += 1
+        if self._unit.is_pair:
+            prefill, decode = (self._facts[worker.label] for worker in self._unit.workers)
+            self._samplers[PAIR] = self._sampler(
+                PAIR, self._tools.pair_meter(prefill, decode, seed), ("transfer",), self._unit.workers[1], engines,
+                60.0 * minutes / self._unit.gpus,
+            )  # fmt: skip
+
+    def _sampler(
+        self,
+        label: str,
+        meter: ClosingMeter,
+        tables: tuple[TableName, ...],
+        worker: Worker,
+        engines: Sequence[Engine],
+        budget_s: float,
+    ) -> Sampler:
+        facts, settings = self._facts[worker.label], self._plan.settings
+        every = list(self._facts.values()) if label == PAIR else [facts]
+        domain = Domain(
+            tables=tables,
+            max_model_len=min(one.max_model_len or 0 for one in every),
+            kv_capacity_tokens=min(one.kv_capacity_tokens or 0 for one in every),
+            max_num_seqs=facts.max_num_seqs or 0,
+            max_num_batched_tokens=facts.max_num_batched_tokens or 0,
+            block_size=facts.block_size or 0,
+            prefix_caching=facts.prefix_caching,
+            longest_isl=settings.longest_isl,
+        )
+        # Repeats as the tools say; error and budget as asked for.
+        target = replace(self._tools.target, max_error=settings.max_error, seconds=budget_s)
+        return Sampler(
+            label=label,
+            meter=meter,
+            sampling=Sampling(domain, target, self._roofline(worker)),
+            journal=self._journal,
+            engines=engines,
+            budget_s=budget_s,
+            sample_timeout_s=settings.sample_timeout_s,
+            on_change=self._sampled,
+        )
+
+    def _roofline(self, worker: Worker) -> Roofline | None:
+        model, gpu = self._plan.model, find_gpu(self._plan.machine.gpu)
+        if model.shape is None or gpu is None:
+            return None
+        return Roofline(model.shape, gpu, gpu.peak_for(model.dtype), worker.layout.tp, worker.layout.dp)
+
+    def _sampled(self) -> None:
+        now = time.monotonic()
+        changes: dict[str, Any] = {}
+        if now - self._assessed_s >= _ASSESS_EVERY_S:
+            self._assessed_s = now
+            changes = self._assess()
+        self._tell(samples=self._journal.samples, **changes)
+
+    def _assess(self) -> dict[str, Any]:
+        """How the tables stand, into the record; returns what of it goes into the status."""
+        errors: dict[str, float] = {}
+        left: dict[str, float] = {}
+        for label, sampler in self._samplers.items():
+            history = self._journal.history(label)
+            progress = sampler.sampling.progress(history.samples, history.failed)
+            rows: dict[str, dict[str, Any]] = {}
+            for table, one in progress.tables.items():
+                rows[table] = {"points": one.points, "samples": one.samples, "verdict": one.verdict.value}
+                if one.error is not None:
+                    rows[table] |= {"mean": one.error.mean, "worst": one.error.worst}
+                    errors[table] = one.error.mean
+            self._record.tables[label] = rows
+            rest = max(0.0, sampler.budget_s - history.spent_s)
+            left[label] = rest if progress.seconds_left is None else min(rest, progress.seconds_left)
+        # Engines are measured side by side, the hand-off after them.
+        side = max((seconds for label, seconds in left.items() if label != PAIR), default=0.0)
+        return {"errors": errors, "left_s": side + left.get(PAIR, 0.0)}
+
+    # -- accounts and profiles -------------------------------------------------------------------------------------
+
+    def _tell(self, **changes: Any) -> None:
+        self._reporter.update(gpu_minutes=round(self._gpu_minutes_before + self._gpu_minutes(), 3), **changes)
+
+    def _gpu_minutes(self) -> float:
+        gpus = {worker.label: worker.layout.gpus for worker in self._unit.workers} | {PAIR: self._unit.gpus}
+        seconds = sum(gpus[label] * sum(starts) for label, starts in self._journal.startups_s.items())
+        seconds += sum(gpus[label] * self._journal.history(label).spent_s for label in gpus)
+        return (seconds + self._failed_starts_s * self._unit.gpus) / 60.0
+
+    def _account(self) -> None:
+        """What it took and gave, into the record, whatever the end."""
+        record, journal = self._record, self._journal
+        labels = [worker.label for worker in self._unit.workers] + ([PAIR] if self._unit.is_pair else [])
+        record.startup_s = {label: list(starts) for label, starts in journal.startups_s.items()}
+        record.measuring_s = {label: round(journal.history(label).spent_s, 3) for label in labels}
+        record.gpu_minutes = round(self._gpu_minutes(), 3)
+        record.clocks = self._clocks.facts()
+        record.lost = [
+            {"engine": label, "table": point.table, "at": list(point.at), "reason": reason}
+            for label in labels
+            for point, reason in journal.history(label).lost
+        ]
+        record.reasons = {label: _nested(journal.history(label).reasons) for label in labels}
+        if self._samplers:
+            self._assess()
+
+    def _save(self) -> None:
+        self._tell(phase="saving", message="writing profiles", left_s=None)
+        self._assess()
+        plan, journal = self._plan, self._journal
+        work: list[tuple[Worker, saving.Measured, list[Sample]]] = []
+        for worker in self._unit.workers:
+            command = journal.commands[worker.label]
+            handoff = journal.history(PAIR) if worker.label == "decode" and self._unit.is_pair else None
+            samples = [*journal.history(worker.label).samples, *(handoff.samples if handoff else [])]
+            measured = saving.Measured(
+                model=plan.model,
+                gpu=plan.machine.gpu,
+                driver=plan.machine.driver,
+                layout=worker.layout,
+                facts=self._facts[worker.label],
+                argv=None if command is None else tuple(command),
+                startups_s=tuple(journal.startups_s.get(worker.label, ())),
+                measuring_s=journal.history(worker.label).spent_s + (handoff.spent_s if handoff else 0.0),
+                capacity_check=self._checks.get(worker.label),
+                warnings=self._warnings([worker.label, *([PAIR] if handoff else [])]),
+            )
+            work.append((worker, measured, samples))
+        to = plan.settings.to
+        paths = [
+            saving.folder_of(to, m.model.name, m.gpu, m.facts.version, role, m.layout)
+            for w, m, _ in work
+            for role in w.roles
+        ]
+        own = set(journal.saving)
+        for path in paths:
+            if path.exists() and str(path.relative_to(to)) not in own and not plan.settings.overwrite:
+                right = "--overwrite to replace it; the samples are kept, and --resume goes on with them"
+                raise InputError("exists", expected=right, source=path, field="--to")
+        journal.save([str(path.relative_to(to)) for path in paths])
+        missing: list[str] = []
+        for worker, measured, samples in work:
+            profiles, without = saving.save(measured, samples, worker.roles, to, overwrite=True)
+            self._record.profiles += [str(profile.path.relative_to(to)) for profile in profiles]
+            missing += without
+            self._record.warnings += [w for w in measured.warnings if w not in self._record.warnings]
+        if missing:
+            raise DependencyError("; ".join(missing))
+
+    def _warnings(self, labels: Sequence[str]) -> tuple[str, ...]:
+        found: list[str] = list(self._clocks.warnings())
+        if self._plan.serve is not None and self._plan.serve.dummy:
+            found.append("random weights: times follow from sizes, but routing to experts is more even than in reality")
+        if self._plan.serve is None:
+            found.append("start-up was not measured: the engine ran already")
+        if len(self._unit.workers) == 2 and PAIR not in labels:
+            found.append("measured beside the other engine of a pair on the same machine")
+        for label in labels:
+            for table, row in self._record.tables.get(label, {}).items():
+                if row["verdict"] not in {Verdict.TARGET.value, Verdict.FEW.value}:
+                    error = f"; leave-one-out error {100 * row['mean']:.1f} %" if "mean" in row else ""
+                    found.append(f"{table} did not reach its target ({row['verdict']}){error}")
+            lost = self._journal.history(label).failed
+            found += [f"{describe(point)} was lost {count} times" for point, count in lost.items() if count > 1]
+        return tuple(found)
+
+
+def _nested(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (table, reason), count in counts.items():
+        found.setdefault(table, {})[reason] = count
+    return found
+
+
+async def _together(work: Sequence[Awaitable[T]]) -> list[T]:
+    """Results of all; the first failure ends the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
