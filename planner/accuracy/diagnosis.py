@@ -25,8 +25,8 @@ def in_flight(sent_s: _Floats, ttft_ms: _Floats, itl_ms: _Floats, osl: NDArray[n
     """Other requests under way when each was sent; shape (requests,). A lost one, without a TTFT, counts as none."""
     end_s = sent_s + np.nan_to_num((ttft_ms + np.nan_to_num(itl_ms) * (osl - 1)) / 1000.0)
     begun = np.searchsorted(np.sort(sent_s), sent_s, side="left")
-    ended = np.searchsorted(np.sort(end_s), sent_s, side="right")
-    # One that was lost at once has ended before it was sent, as far as this can tell.
+    ended = np.searchsorted(np.sort(end_s), sent_s, side="left")
+    # A lost one ends as it is sent; among several of one instant it could count before it began.
     return np.maximum(0.0, (begun - ended).astype(np.float64))
 
 
