@@ -9,8 +9,9 @@ from profiler.schema import TableName
 
 #: Share of the KV cache that a point may fill; a fuller one preempts requests, which is another measurement.
 FILL = 0.9
-#: Tokens of a sequence kept free for what a decode sample generates, and for a prompt's answer.
-ROOM_TO_DECODE, ROOM_TO_ANSWER = 64, 8
+#: Tokens kept free in each sequence: for what a decode sample generates, for what decodes while the prompts of a mixed
+#: sample come, and for a prompt's answer.
+ROOM_TO_DECODE, ROOM_TO_MIX, ROOM_TO_ANSWER = 64, 512, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,12 @@ class Domain:
     @property
     def longest_context(self) -> int:
         """Longest context of a decoding request, a whole number of blocks; below one block where none fits."""
-        room = min(self.max_model_len, self.kv_capacity_tokens) - ROOM_TO_DECODE
-        return min(room, self.held) // self.block_size * self.block_size
+        return self._longest_with(ROOM_TO_DECODE)
+
+    @property
+    def longest_mixed_context(self) -> int:
+        """The same for a mixed sample, during which requests grow further."""
+        return self._longest_with(ROOM_TO_MIX)
 
     @property
     def held(self) -> int:
@@ -65,7 +70,13 @@ class Domain:
 
     def largest_batch(self, context: int) -> int:
         """Most requests of `context` tokens that decode together."""
-        return min(self.max_num_seqs, self.held // context)
+        # Short contexts outgrow the share that is left free.
+        return min(self.max_num_seqs, self.held // context, self.kv_capacity_tokens // (context + ROOM_TO_DECODE))
+
+    def largest_mixed_batch(self, context: int) -> int:
+        """Most requests of `context` tokens that decode beside a prompt, the prompt's own tokens left out."""
+        together = min(self.max_num_seqs, self.kv_capacity_tokens // (context + ROOM_TO_MIX))
+        return min(together - 1, self.max_num_batched_tokens - 1, self.held // context)
 
     def contains(self, point: Point) -> bool:
         """Whether the engine can hold a point."""
@@ -79,13 +90,17 @@ class Domain:
         if point.table == "transfer":
             return 1 <= point.at[0] <= self.longest
         batch, kv = point.at[-2:]
-        if not (batch >= 1 and self._whole_blocks(kv / batch) and kv / batch <= self.longest_context):
+        if not (batch >= 1 and kv >= batch * self.block_size and kv % (batch * self.block_size) == 0):
             return False
+        context = int(kv / batch)
         if point.table == "decode":
-            return batch <= self.max_num_seqs and kv <= self.held
+            return context <= self.longest_context and batch <= self.largest_batch(context)
         tokens = point.at[0]
-        fits = 1 <= tokens <= self.longest and tokens + batch <= self.max_num_batched_tokens
-        return fits and batch + 1 <= self.max_num_seqs and kv + tokens <= self.held
+        if not (1 <= tokens <= self.longest and tokens + batch <= self.max_num_batched_tokens):
+            return False
+        fits = context <= self.longest_mixed_context and batch <= self.largest_mixed_batch(context)
+        return fits and kv + batch * ROOM_TO_MIX + tokens <= self.kv_capacity_tokens
 
-    def _whole_blocks(self, context: float) -> bool:
-        return context >= self.block_size and context % self.block_size == 0
+    def _longest_with(self, room: int) -> int:
+        free = min(self.max_model_len, self.kv_capacity_tokens) - room
+        return max(min(free, self.held), 0) // self.block_size * self.block_size

@@ -141,10 +141,13 @@ def _hits(domain: Domain) -> Group:
 
 def _mixed(domain: Domain) -> list[Group]:
     """Every pair of prefill tokens and batch once, contexts alternating, one group per context."""
-    batches = [b for b in _MIXED_BATCHES if b < domain.max_num_seqs] or [domain.max_num_seqs - 1]
-    block, longest = domain.block_size, domain.longest_context
+    block, longest = domain.block_size, domain.longest_mixed_context
+    if longest < block:
+        return []
     rounded = [-(-context // block) * block for context in _MIXED_CONTEXTS]
-    lengths = [c for c in dict.fromkeys(rounded) if c <= longest] or [min(longest, rounded[0])]
+    lengths = [c for c in dict.fromkeys(rounded) if c <= longest] or [longest]
+    most_requests = domain.largest_mixed_batch(lengths[0])
+    batches = [b for b in _MIXED_BATCHES if b <= most_requests] or [max(most_requests // 2, 1)]
     found: dict[int, dict[Point, Reason]] = {context: {} for context in lengths}
     for i, batch in enumerate(batches):
         most = min(domain.max_num_batched_tokens - batch, domain.longest)
@@ -153,7 +156,7 @@ def _mixed(domain: Domain) -> list[Group]:
             first = (i + j) % len(lengths)
             for context in lengths[first:] + lengths[:first]:  # the other one where this one does not fit
                 point = Point("mixed", (float(prefill), float(batch), float(batch * context)))
-                if batch > 0 and context > 0 and domain.contains(point):
+                if domain.contains(point):
                     found[context][point] = Reason.GRID
                     break
     return [list(points.items()) for points in found.values()]

@@ -1,10 +1,10 @@
 """Which point to measure next, and when to stop: a function of the samples taken so far.
 
 Three stages. Every point of the coarse grids once, tables in turn, so that a budget that ends early leaves whole
-tables; then every point up to the least number of repeats; then the table that is farthest from its target gets the
-sample that promises most: a repeat where a median is not known well enough, a point in the middle of an interval
-where leave-one-out is off by more than noise explains, or a new row of decode points. Nothing is remembered between
-calls, so a run that was killed goes on where it was.
+tables; then every point up to the least number of repeats; then tables that are not at their target, in turns by how
+far each is, get the sample that promises most: a repeat where a median is not known well enough, a point in the
+middle of an interval where leave-one-out is off by more than noise explains, or a new row of decode points. Nothing is
+remembered between calls, so a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from profiler.schema import TableError, TableName
 
 #: A point that failed this often is not asked for again.
 _FAILURES = 2
+#: A table this many times worse than its target gets no more turns for being worse still: it may be hopeless.
+_FARTHEST = 4.0
 #: Share of points that tables of 5 % error got beyond their grids on synthetic engines; a first guess of time left.
 _ADDED = 0.2
 #: Going on at the context that the KV cache holds is worth this share of the gain to be had elsewhere.
@@ -163,11 +165,11 @@ class Sampling:
             choice = _in_turn(tables, repeats)
             if choice is not None:
                 return choice
-        last = samples[-1].point if samples else None
-        able = [(t.state.severity, -i, t.state) for i, t in enumerate(tables) if t.state and t.state.candidates]
+        able = [(self._turn(t), i, t.state) for i, t in enumerate(tables) if t.state and t.state.candidates]
         if not able:
             return None
-        return _best(max(able, key=lambda entry: entry[:2])[2], last)
+        held = next((_context(sample.point) for sample in reversed(samples) if sample.point.table == "decode"), None)
+        return _best(min(able, key=lambda entry: entry[:2])[2], held)
 
     def progress(self, samples: Sequence[Sample], failed: Mapping[Point, int] | None = None) -> Progress:
         """How all tables stand after these samples; arguments and errors as in `next`."""
@@ -181,6 +183,13 @@ class Sampling:
         before = self.choose(samples[:-1], failed) if samples else None
         last = before.why if before is not None and before.point == samples[-1].point else None
         return Progress(found, spent, left, last)
+
+    def _turn(self, table: _Table) -> float:
+        """When a table's turn is: samples beyond the first ones go to tables in proportion to how far each is."""
+        severity = table.state.severity if table.state else 1.0
+        first = sum(map(len, self._grids[table.name])) * self._target.min_repeats
+        beyond = sum(point.taken for point in table.points.values()) - first
+        return (max(beyond, 0) + 1) / min(max(severity, 1.0), _FARTHEST)
 
     def _spent_out(self, samples: Sequence[Sample]) -> bool:
         return self._target.seconds is not None and _seconds(samples) >= self._target.seconds
@@ -281,14 +290,12 @@ def _choice(entry: tuple[Point, Reason], table: _Table, repeats: int) -> Choice:
     return Choice(entry[0], entry[1] if repeats == 1 or not table.taken(entry[0]) else Reason.REPEAT)
 
 
-def _best(state: State, last: Point | None) -> Choice:
-    """The candidate with the largest gain; a decode point of the context measured last is preferred."""
+def _best(state: State, held: float | None) -> Choice:
+    """The candidate with the largest gain; a decode point of the context that the KV cache holds is preferred."""
     best = state.candidates[0]
-    if last is not None and last.table == best.point.table == "decode":
-        for candidate in state.candidates:
-            if candidate.gain >= _STAY * best.gain and _context(candidate.point) == _context(last):
-                best = candidate
-                break
+    if held is not None and best.point.table == "decode":
+        near = (c for c in state.candidates if c.gain >= _STAY * best.gain and _context(c.point) == held)
+        best = next(near, best)
     return Choice(best.point, best.why)
 
 

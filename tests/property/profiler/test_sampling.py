@@ -42,13 +42,16 @@ def _within(domain: Domain, point: Point) -> bool:
         longest, held = isl, isl * batch
     else:
         batch, held = point.at[-2:]
-        longest = held / batch + 64
         if (held / batch) % domain.block_size:
             return False
+        # Requests grow while a sample is taken: half of its steps decode, all of them beside prompts.
+        grown = 456 if point.table == "mixed" else 48
+        longest, held = held / batch + grown, held + batch * grown
     if point.table == "mixed":
         if point.at[0] + batch > domain.max_num_batched_tokens:
             return False
-        batch, held, longest = batch + 1, held + point.at[0], max(longest, point.at[0])
+        batch, held = batch + 1, held + max(point.at[0], longest)
+        longest = max(longest, point.at[0])
     if point.table in {"prefill", "transfer"} and domain.longest_isl is not None and longest > domain.longest_isl:
         return False
     whole = all(float(x).is_integer() and x >= 0 for x in point.at)
