@@ -12,7 +12,7 @@ STYLES = """
 main { max-width: 1120px; } h1 { margin-bottom: 2px; overflow-wrap: anywhere; }
 h1 + .facts { margin-bottom: 18px; } section { overflow-wrap: anywhere; } h3 { font-size: 15.5px; margin: 22px 0 0; }
 .verdict { font-size: 21px; line-height: 1.3; margin-bottom: 14px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; }
 .tile { border: 1px solid #dfe4ea; border-radius: 8px; padding: 12px 16px; display: flex; flex-direction: column; }
 .tile .under { color: #57636f; font-size: 13px; }
 .tile .big { font-size: 28px; font-weight: 650; line-height: 1.35; font-variant-numeric: tabular-nums; }

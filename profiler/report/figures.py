@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from profiler.estimate import LeaveOneOut
 from profiler.picture import INK, blank_figure, decode_figure, prefill_figure
 from profiler.report.points import Array, Points, points, predicted_mixed, predicted_prompts, timing_of
+from profiler.schema import TableName
 from profiler.tables import Profile
 
 #: Okabe and Ito's palette, which those with a colour deficiency tell apart.
@@ -52,6 +54,59 @@ def lone_prompts(profile: Profile) -> go.Figure:
         selector={"name": "measured"},
     )
     return _finish(figure)
+
+
+def accuracy(found: Points, error: LeaveOneOut, x: str) -> go.Figure:
+    """What each point scatters by, and how far the table is off without it, both relative to its median.
+
+    Args:
+        found: points, of which the first coordinate is drawn against; a row an error.
+        error: of leaving them out, in the same order.
+        x: title of the axis.
+    """
+    figure = blank_figure(x, "of the median (%)", height=280)
+    at = found.at[:, 0]
+    figure.add_scatter(
+        x=at, y=np.zeros(len(at)), mode="markers", name="spread of repeats", marker={"color": BLUE, "size": 4},
+        error_y={
+            "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.6, "width": 5,
+            "array": 100 * (found.high / found.median - 1), "arrayminus": 100 * (1 - found.low / found.median),
+        },
+        customdata=found.repeats, hovertemplate="%{x:,.0f}: %{customdata} repeats<extra>spread</extra>",
+    )  # fmt: skip
+    for name, kept, symbol in (
+        ("left out, from neighbours on all sides", error.interior, "diamond"),
+        ("left out, extrapolated", ~error.interior, "diamond-open"),
+    ):
+        shown = kept & np.isfinite(error.relative)
+        if shown.any():
+            figure.add_scatter(
+                x=at[shown], y=100 * error.relative[shown], mode="markers", name=name,
+                marker={"color": RUST, "size": 8, "symbol": symbol, "line": {"color": RUST, "width": 1.5}},
+                hovertemplate="%{x:,.0f}: %{y:.1f} % off<extra>left out</extra>",
+            )  # fmt: skip
+    # Sweeps go by octaves.
+    figure.update_xaxes(type="log", rangemode="normal", dtick="D1" if at.max() < 20 * at.min() else 1)
+    figure.update_yaxes(rangemode="normal", zeroline=True, zerolinecolor="#b4bcc6")
+    return _finish(figure)
+
+
+def accuracies(profile: Profile) -> dict[TableName, go.Figure]:
+    """`accuracy` of each table that can be left points out of."""
+    drawn: dict[TableName, go.Figure] = {}
+    if profile.prefill is not None:
+        found = points(profile.samples["prefill"], ("isl", "batch", "prefix_hit_tokens"), "ttft_ms")
+        found = found.where((found.at[:, 1] == 1) & (found.at[:, 2] == 0))
+        drawn["prefill"] = accuracy(found, profile.prefill.leave_one_out, "prompt tokens (ISL)")
+    if profile.decode is not None:
+        found = points(profile.samples["decode"], ("batch", "kv_tokens"), "itl_ms")
+        # The surface has its points in the same order: by batch, then by KV tokens.
+        turned = Points(found.at[:, ::-1], found.median, found.low, found.high, found.repeats)
+        drawn["decode"] = accuracy(turned, profile.decode.leave_one_out, "KV tokens held by all running requests")
+    if profile.transfer is not None:
+        found = points(profile.samples["transfer"], ("tokens",), "transfer_ms")
+        drawn["transfer"] = accuracy(found, profile.transfer.leave_one_out, "tokens handed off")
+    return drawn
 
 
 def other_prompts(profile: Profile) -> tuple[go.Figure, Array] | None:
@@ -150,6 +205,7 @@ def _diagonal(figure: go.Figure, predicted: Array, found: Points) -> go.Figure:
     line = np.array([0.0, top])
     figure.add_scatter(
         x=np.concatenate([line, line[::-1]]), y=np.concatenate([1.1 * line, 0.9 * line[::-1]]), fill="toself",
+        mode="lines",
         fillcolor="rgba(102,113,125,0.12)", line={"width": 0}, name="within 10 %", hoverinfo="skip",
     )  # fmt: skip
     figure.add_scatter(

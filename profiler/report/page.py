@@ -189,20 +189,28 @@ def _table(name: TableName, profile: Profile, charts: _Charts) -> Iterator[str]:
         words += "Too few points for a leave-one-out error."
     if name == "prefill":
         yield _caption(words + " Bars span the repeats of a point.") + charts(figures.lone_prompts(profile))
+        yield from _accuracy(name, profile, charts)
         others = figures.other_prompts(profile)
         if others is not None:
             yield "<h3>Prefill: several prompts at once, and prefix hits</h3>"
             yield _caption(_prediction_words(others[1])) + charts(others[0])
     elif name == "decode":
         yield _caption(words + " Bars span the repeats of a point.") + charts(figures.decode(profile))
+        yield from _accuracy(name, profile, charts)
     elif name == "transfer":
         yield _caption(words) + charts(figures.transfer(profile))
+        yield from _accuracy(name, profile, charts)
     else:
         found = figures.mixed(profile)
         if found is None:
             yield _caption(words + "This profile holds no prefill or decode table to predict them from.")
         else:
             yield _caption(f"{words} {_prediction_words(found[1])}") + charts(found[0])
+
+
+def _accuracy(name: TableName, profile: Profile, charts: _Charts) -> Iterator[str]:
+    yield _caption("What a point's repeats scatter by, and how far the table would be off without the point:")
+    yield charts(figures.accuracies(profile)[name])
 
 
 def _prediction_words(errors: Array) -> str:

@@ -31,7 +31,11 @@ def outcomes(run: Run) -> str:
         rows.append(cells)
     heads = ["layout", "outcome", "GPUs", "GPU-minutes", *(["cost"] if price is not None else [])]
     heads += ["start-up (s)", "samples", "why"]
-    inside = table(heads, rows, words=(len(heads) - 1,)) if rows else '<p class="facts">The run came to no layout.</p>'
+    inside = (
+        table(heads, rows, words=(len(heads) - 1,), texts=(1,))
+        if rows
+        else '<p class="facts">The run came to no layout.</p>'
+    )
     logs = "".join(_log(one) for one in run.layouts)
     return section("Layouts of the run", inside + logs, name="layouts")
 

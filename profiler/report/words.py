@@ -24,16 +24,20 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{listed}</dl>" if listed else ""
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = ()) -> str:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (), texts: Sequence[int] = ()
+) -> str:
     """A table whose cells are HTML already; the first cell of a row names it.
 
     Args:
         heads: of the columns.
         rows: of cells; one that begins with `<td` is taken as a whole cell.
         words: places of the columns that hold sentences.
+        texts: places of other columns whose heads stand to the left.
     """
     head = "".join(
-        f'<th scope="col"{" class=text" if i == 0 or i in words else ""}>{e(name)}</th>' for i, name in enumerate(heads)
+        f'<th scope="col"{" class=text" if i == 0 or i in words or i in texts else ""}>{e(name)}</th>'
+        for i, name in enumerate(heads)
     )
     body = ""
     for first, *rest in rows:

@@ -161,9 +161,9 @@ def test_a_run_is_told_whole(make: Make, tmp_path: Path) -> None:
     assert "<b>toy</b>" not in html
     assert "<script>alert" not in html
     assert "--config" not in html  # what was not asked for
-    # Prefill, batched and hits, decode, mixed, hand-off; shared tables once.
-    assert [f'id="chart-{i}"' in html for i in range(6)] == [True] * 5 + [False]
-    assert html.count("Plotly.newPlot(") >= 5
+    # Prefill, batched and hits, decode, mixed, hand-off, three of them with their accuracy; shared tables once.
+    assert [f'id="chart-{i}"' in html for i in range(9)] == [True] * 8 + [False]
+    assert html.count("Plotly.newPlot(") >= 8
     assert "http://" not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
