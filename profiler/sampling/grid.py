@@ -151,7 +151,8 @@ def _mixed(domain: Domain) -> list[Group]:
     found: dict[int, dict[Point, Reason]] = {context: {} for context in lengths}
     for i, batch in enumerate(batches):
         most = min(domain.max_num_batched_tokens - batch, domain.longest)
-        tokens = [t for t in _MIXED_TOKENS if t * _CLOSE < most] + [most]
+        # Most tokens first: few of them may be lost in noise, which must not pass for the end of what the engine holds.
+        tokens = [most] + [t for t in reversed(_MIXED_TOKENS) if t * _CLOSE < most]
         for j, prefill in enumerate(tokens):
             first = (i + j) % len(lengths)
             for context in lengths[first:] + lengths[:first]:  # the other one where this one does not fit

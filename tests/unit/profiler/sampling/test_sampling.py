@@ -235,6 +235,21 @@ def test_a_failure_below_what_was_measured_is_no_end() -> None:
     assert sampling.progress([], {shortest: 2}).tables["transfer"].verdict is Verdict.FAILED
 
 
+def test_few_prompt_tokens_lost_in_noise_are_no_end() -> None:
+    sampling = Sampling(domain(tables=("mixed",)), Target())
+    samples: list[Sample] = []
+    failed: Counter[Point] = Counter()
+    while (point := sampling.next(samples, failed)) is not None:
+        if point.at[0] == 256:
+            failed[point] += 1
+        else:
+            samples.append(sample(point))
+    assert set(failed.values()) == {2}
+    assert {s.point.at[1] for s in samples} == {8, 32, 128}
+    assert {s.point.at[0] for s in samples} >= {1024, 4096}
+    assert len({s.point for s in samples}) == 9
+
+
 def test_an_engine_too_small_for_a_table() -> None:
     tiny = domain(kv_capacity_tokens=2000, max_num_seqs=4, max_model_len=512, max_num_batched_tokens=512)
     sampling = Sampling(tiny, Target())
