@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from profiler.errors import InputError
+from profiler.errors import DependencyError, InputError
 from profiler.hardware import find_gpu
 from profiler.load import Counting, Kind, Load, PairLoad, Result
 from profiler.measure.base import Facts
@@ -121,7 +121,8 @@ async def run_all(
 
     Raises:
         InputError: two runs of one name, a file that is there already, a wrong schedule, or a model that is not served.
-        DependencyError: an engine does not answer or stays busy, or a file cannot be written.
+        DependencyError: an engine does not answer or stays busy, or a file cannot be written. Runs that are over, and
+            the one during which an engine died, are on disk.
     """
     paths = _paths(schedules, to)
     facts = {
@@ -165,6 +166,8 @@ async def run_all(
             client=observed.client,
         )
         write_recording(path, meta, observed.results)
+        if observed.problem:
+            raise DependencyError(f"{path} is kept, but its engine is in trouble: {observed.problem}")
         done.append(Done(path, meta, observed.results))
     return done
 

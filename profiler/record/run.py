@@ -45,13 +45,15 @@ class Observed:
         results: in the order of the schedule.
         duration_s: from the start to the last answer, in the schedule's time.
         client: whether it kept up.
-        counters: how far each worker's totals moved, by address.
+        counters: how far each worker's totals moved, by address; empty where a worker no longer answers.
+        problem: why a worker could not be read after the run; empty when all is well.
     """
 
     results: list[Result]
     duration_s: float
     client: Client
     counters: Mapping[str, Mapping[str, float]]
+    problem: str = ""
 
 
 async def observe(
@@ -74,14 +76,20 @@ async def observe(
         on_result: called with each result as it comes.
 
     Raises:
-        DependencyError: a worker's metrics cannot be read, or it does not become idle.
+        DependencyError: before the run, a worker's metrics cannot be read, or it does not become idle.
     """
+    counters: dict[str, Mapping[str, float]] = {url: {} for url in urls}
+    problem = ""
     async with aiohttp.ClientSession() as session:
         before = {url: await idle(session, url, idle_timeout_s) for url in urls}
         wall_s, cpu_s = time.monotonic(), time.process_time()
         results = await record(load, schedule, on_result)
         wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
-        after = {url: await idle(session, url, idle_timeout_s) for url in urls}
+        try:
+            for url in urls:
+                counters[url] = _moved(before[url], await idle(session, url, idle_timeout_s))
+        except DependencyError as error:
+            problem = str(error)  # the engine died or hangs: what was recorded until then is kept all the same
     late = np.array([one.late_ms for one in results])
     client = Client(
         cpu_share=round(cpu_s / wall_s, 4),
@@ -89,7 +97,7 @@ async def observe(
         late_p99_ms=round(float(np.percentile(late, 99)), 3),
         late_max_ms=round(float(late.max()), 3),
     )
-    return Observed(results, wall_s * speed_up, client, {url: _moved(before[url], after[url]) for url in urls})
+    return Observed(results, wall_s * speed_up, client, counters, problem)
 
 
 async def idle(session: aiohttp.ClientSession, url: str, timeout_s: float) -> Scrape:

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from profiler.errors import DependencyError, InputError
-from profiler.load import Counting
+from profiler.load import Counting, Result
 from profiler.record.files import read_recording
 from profiler.record.jobs import ClientOptions, Done, Target, run_all
 from profiler.record.run import idle
@@ -93,6 +93,31 @@ def test_a_pair(tmp_path: Path) -> None:
     assert (back.ttft_ms > back.prefill_ms).all()
     decode = back.meta.of("decode")[0].counters
     assert decode["vllm:prompt_tokens_by_source_total{external_kv_transfer}"] == back.isl.sum()
+
+
+def test_a_run_is_kept_when_its_engine_dies(tmp_path: Path) -> None:
+    async def inside() -> None:
+        server = await start("aggregated")
+        url = str(server.make_url("")).rstrip("/")
+        both = [LOW, LOW.model_copy(update={"name": "never"})]
+        async with asyncio.timeout(60):
+            run = asyncio.create_task(
+                run_all(target([url], [], []), both, tmp_path, options=OPTIONS, on_result=seen.append)
+            )
+            while not seen:
+                await asyncio.sleep(0.01)
+            await server.close()
+            with pytest.raises(DependencyError, match="is kept"):
+                await run
+
+    seen: list[Result] = []
+    asyncio.run(inside())
+    back = read_recording(tmp_path / "r1.csv")
+    assert back.completed.any()
+    assert not back.completed.all()
+    assert back.meta.outcomes["refused"] > 0
+    assert back.meta.workers[0].counters == {}
+    assert not (tmp_path / "never.csv").exists()
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
