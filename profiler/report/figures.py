@@ -46,8 +46,7 @@ def lone_prompts(profile: Profile) -> go.Figure:
     if curve is None:
         raise ValueError(f"{profile.path} has no prefill table")
     figure = prefill_figure(curve)
-    found = points(profile.samples["prefill"], ("isl", "batch", "prefix_hit_tokens"), "ttft_ms")
-    found = found.where((found.at[:, 1] == 1) & (found.at[:, 2] == 0))
+    found = lone_points(profile)
     figure.update_traces(error_y=_spread(found, BLUE), customdata=found.repeats, selector={"name": "measured"})
     figure.update_traces(
         hovertemplate="ISL %{x:,.0f}<br>%{y:.1f} ms, %{customdata} repeats<extra>measured</extra>",
@@ -66,14 +65,15 @@ def accuracy(found: Points, error: LeaveOneOut, x: str) -> go.Figure:
     """
     figure = blank_figure(x, "of the median (%)", height=280)
     at = found.at[:, 0]
-    figure.add_scatter(
-        x=at, y=np.zeros(len(at)), mode="markers", name="spread of repeats", marker={"color": BLUE, "size": 4},
-        error_y={
-            "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.6, "width": 5,
-            "array": 100 * (found.high / found.median - 1), "arrayminus": 100 * (1 - found.low / found.median),
-        },
-        customdata=found.repeats, hovertemplate="%{x:,.0f}: %{customdata} repeats<extra>spread</extra>",
-    )  # fmt: skip
+    if (found.repeats > 1).any():
+        figure.add_scatter(
+            x=at, y=np.zeros(len(at)), mode="markers", name="spread of repeats", marker={"color": BLUE, "size": 4},
+            error_y={
+                "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.6, "width": 5,
+                "array": 100 * (found.high / found.median - 1), "arrayminus": 100 * (1 - found.low / found.median),
+            },
+            customdata=found.repeats, hovertemplate="%{x:,.0f}: %{customdata} repeats<extra>spread</extra>",
+        )  # fmt: skip
     for name, kept, symbol in (
         ("left out, from neighbours on all sides", error.interior, "diamond"),
         ("left out, extrapolated", ~error.interior, "diamond-open"),
@@ -91,22 +91,26 @@ def accuracy(found: Points, error: LeaveOneOut, x: str) -> go.Figure:
     return _finish(figure)
 
 
-def accuracies(profile: Profile) -> dict[TableName, go.Figure]:
-    """`accuracy` of each table that can be left points out of."""
-    drawn: dict[TableName, go.Figure] = {}
-    if profile.prefill is not None:
-        found = points(profile.samples["prefill"], ("isl", "batch", "prefix_hit_tokens"), "ttft_ms")
-        found = found.where((found.at[:, 1] == 1) & (found.at[:, 2] == 0))
-        drawn["prefill"] = accuracy(found, profile.prefill.leave_one_out, "prompt tokens (ISL)")
-    if profile.decode is not None:
+def accuracy_of(name: TableName, profile: Profile) -> go.Figure | None:
+    """`accuracy` of a table; None for one that no point can be left out of."""
+    curve = {"prefill": profile.prefill, "transfer": profile.transfer}.get(name)
+    if name == "decode" and profile.decode is not None:
         found = points(profile.samples["decode"], ("batch", "kv_tokens"), "itl_ms")
         # The surface has its points in the same order: by batch, then by KV tokens.
         turned = Points(found.at[:, ::-1], found.median, found.low, found.high, found.repeats)
-        drawn["decode"] = accuracy(turned, profile.decode.leave_one_out, "KV tokens held by all running requests")
-    if profile.transfer is not None:
+        return accuracy(turned, profile.decode.leave_one_out, "KV tokens held by all running requests")
+    if curve is None:
+        return None
+    if name == "transfer":
         found = points(profile.samples["transfer"], ("tokens",), "transfer_ms")
-        drawn["transfer"] = accuracy(found, profile.transfer.leave_one_out, "tokens handed off")
-    return drawn
+        return accuracy(found, curve.leave_one_out, "tokens handed off")
+    return accuracy(lone_points(profile), curve.leave_one_out, "prompt tokens (ISL)")
+
+
+def lone_points(profile: Profile) -> Points:
+    """Points of lone prompts without a prefix hit."""
+    found = points(profile.samples["prefill"], ("isl", "batch", "prefix_hit_tokens"), "ttft_ms")
+    return found.where((found.at[:, 1] == 1) & (found.at[:, 2] == 0))
 
 
 def other_prompts(profile: Profile) -> tuple[go.Figure, Array] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.csvfile import COLUMNS
 from profiler.picture import STYLE, chart
 from profiler.report import figures, run_parts
 from profiler.report.assets import POLICY_OF_PAGE, SCRIPT, STYLES
@@ -107,8 +108,10 @@ def _tiles(subject: Subject) -> Iterator[str]:
     for profile in subject.profiles:
         for name, error in _errors(profile).items():
             errors.setdefault(name, []).append(error.mean)
-    for name, values in errors.items():
-        yield tile(f"{name} error", percent(max(values)), "leave-one-out, mean of the worst layout")
+    for name in COLUMNS:
+        if name in errors:
+            under = "leave-one-out, mean of the worst layout"
+            yield tile(f"{name.capitalize()} error", percent(max(errors[name])), under)
     starts = [s for profile in subject.profiles for s in profile.meta.startup_s or ()]
     if starts:
         yield tile(
@@ -181,6 +184,8 @@ def _table(name: TableName, profile: Profile, charts: _Charts) -> Iterator[str]:
     samples = len(rows["repeat"]) if "repeat" in rows else len(next(iter(rows.values())))
     error = _errors(profile).get(name)
     words = f"{count(samples, 'sample')}. "
+    if "repeat" in rows and rows["repeat"].max() > 0:
+        words += "Bars span the repeats of a point. "
     if error is not None:
         words += (
             f"Leave-one-out error {percent(error.mean)} mean, {percent(error.worst)} worst of {error.points} points."
@@ -188,14 +193,14 @@ def _table(name: TableName, profile: Profile, charts: _Charts) -> Iterator[str]:
     elif name != "mixed":
         words += "Too few points for a leave-one-out error."
     if name == "prefill":
-        yield _caption(words + " Bars span the repeats of a point.") + charts(figures.lone_prompts(profile))
+        yield _caption(words) + charts(figures.lone_prompts(profile))
         yield from _accuracy(name, profile, charts)
         others = figures.other_prompts(profile)
         if others is not None:
             yield "<h3>Prefill: several prompts at once, and prefix hits</h3>"
             yield _caption(_prediction_words(others[1])) + charts(others[0])
     elif name == "decode":
-        yield _caption(words + " Bars span the repeats of a point.") + charts(figures.decode(profile))
+        yield _caption(words) + charts(figures.decode(profile))
         yield from _accuracy(name, profile, charts)
     elif name == "transfer":
         yield _caption(words) + charts(figures.transfer(profile))
@@ -209,8 +214,11 @@ def _table(name: TableName, profile: Profile, charts: _Charts) -> Iterator[str]:
 
 
 def _accuracy(name: TableName, profile: Profile, charts: _Charts) -> Iterator[str]:
-    yield _caption("What a point's repeats scatter by, and how far the table would be off without the point:")
-    yield charts(figures.accuracies(profile)[name])
+    figure = figures.accuracy_of(name, profile)
+    if figure is not None:
+        repeated = any(trace.name == "spread of repeats" for trace in figure.data)
+        scatter = "What a point's repeats scatter by, and how" if repeated else "No point was repeated. How"
+        yield _caption(f"{scatter} far the table would be off without the point:") + charts(figure)
 
 
 def _prediction_words(errors: Array) -> str:
