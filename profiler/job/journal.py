@@ -181,6 +181,11 @@ class Journal:
         history.lost.append((point, reason))
         history.spent_s += spent_s
 
+    def spend(self, label: str, spent_s: float) -> None:
+        """Note seconds of measuring that gave nothing: an engine died, or the run was interrupted."""
+        self._write({"kind": "spent", "label": label, "spent_s": spent_s})
+        self.history(label).spent_s += spent_s
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:
@@ -237,6 +242,8 @@ class Journal:
             self.fingerprint = dict(record["fingerprint"])
         elif kind == "started":
             self._note_start(record)
+        elif kind == "spent":
+            self.history(record["label"]).spent_s += float(record["spent_s"])
         elif kind == "saving":
             self.saving = [str(path) for path in record["profiles"]]
         elif kind == "sample":

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from profiler.engines.engine import Engine, EngineDiedError
 from profiler.errors import DependencyError
-from profiler.job.journal import Journal
+from profiler.job.journal import Journal, StorageError
 from profiler.measure import Meter, Point
 from profiler.sampling import Sampling
 
@@ -65,8 +65,6 @@ class Sampler:
             EngineDiedError: an engine ended, hangs, or does not do what it is asked.
             StorageError: the disk is full.
         """
-        history = self.journal.history(self.label)
-        in_a_row = 0
         mark = time.monotonic()
 
         def spent() -> float:
@@ -74,6 +72,18 @@ class Sampler:
             before, mark = mark, time.monotonic()
             return mark - before
 
+        try:
+            await self._sample(spent)
+        except StorageError:
+            raise
+        except BaseException:
+            # What the last sample took before the engine died or the run was interrupted was paid for, too.
+            self.journal.spend(self.label, spent())
+            raise
+
+    async def _sample(self, spent: Callable[[], float]) -> None:
+        history = self.journal.history(self.label)
+        in_a_row = 0
         while True:
             choice = None if self.out_of_budget else self.sampling.choose(history.samples, history.failed)
             if choice is None:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: Seconds between two assessments of all tables for the status; each takes the engine's time.
 _ASSESS_EVERY_S = 2.0
+#: Seconds between two signs of life.
+_TICK_S = 1.0
 #: Samples under this label are of the hand-off.
 PAIR = "pair"
 
@@ -134,12 +136,26 @@ class UnitRun:
         self._open_journal(startups)
         self._make_samplers(engines)
         self._tell(phase="sampling", message="")
+        ticker = asyncio.create_task(self._tick())
+        try:
+            await self._sample(engines)
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+
+    async def _sample(self, engines: Sequence[Engine]) -> None:
         with self._clocks:
             tables = [sampler for label, sampler in self._samplers.items() if label != PAIR]
             # Each engine has GPUs of its own, so both are measured at once; the hand-off then has them to itself.
             await while_alive(_together([sampler.run() for sampler in tables]), engines)
             if PAIR in self._samplers:
                 await while_alive(self._samplers[PAIR].run(), engines)
+
+    async def _tick(self) -> None:
+        """Tell that it goes on while a sample takes long."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._tell()
 
     async def _read_facts(self, worker: Worker, engine: Engine) -> Facts:
         settings, limits, dp = self._plan.settings, self._plan.limits, worker.layout.dp
@@ -267,7 +283,10 @@ class UnitRun:
             progress = sampler.sampling.progress(history.samples, history.failed)
             rows: dict[str, dict[str, Any]] = {}
             for table, one in progress.tables.items():
-                rows[table] = {"points": one.points, "samples": one.samples, "verdict": one.verdict.value}
+                # The sampling counts what samples took, the budget also what was lost and the pauses between them.
+                cut = sampler.out_of_budget and one.verdict is Verdict.MEASURING
+                verdict = Verdict.BUDGET if cut else one.verdict
+                rows[table] = {"points": one.points, "samples": one.samples, "verdict": verdict.value}
                 if one.error is not None:
                     rows[table] |= {"mean": one.error.mean, "worst": one.error.worst}
                     errors[table] = one.error.mean
@@ -281,7 +300,11 @@ class UnitRun:
     # -- accounts and profiles -------------------------------------------------------------------------------------
 
     def _tell(self, **changes: Any) -> None:
-        self._reporter.update(gpu_minutes=round(self._gpu_minutes_before + self._gpu_minutes(), 3), **changes)
+        left = changes.get("left_s", self._reporter.status.left_s)
+        spent = max((self._journal.history(label).spent_s for label in self._samplers), default=0.0)
+        share = spent / (spent + left) if left is not None and spent + left > 0 else None
+        minutes = round(self._gpu_minutes_before + self._gpu_minutes(), 3)
+        self._reporter.update(done_share=share, gpu_minutes=minutes, **changes)
 
     def _gpu_minutes(self) -> float:
         gpus = {worker.label: worker.layout.gpus for worker in self._unit.workers} | {PAIR: self._unit.gpus}
@@ -345,6 +368,10 @@ class UnitRun:
             profiles, without = saving.save(measured, samples, worker.roles, to, overwrite=True)
             self._record.profiles += [str(profile.path.relative_to(to)) for profile in profiles]
             missing += without
+            for profile in profiles:
+                for table, error in profile.meta.errors.items():
+                    label = PAIR if table == "transfer" else worker.label
+                    self._record.tables[label][table] |= {"mean": error.mean, "worst": error.worst}
             self._record.warnings += [w for w in measured.warnings if w not in self._record.warnings]
         if missing:
             raise DependencyError("; ".join(missing))
