@@ -28,7 +28,7 @@ _BATCHED = ((128, 16), (256, 8), (512, 16), (2048, 4), (4096, 4), (1024, 32))
 _HIT_LENGTHS = (2048, 8192)
 _HIT_SHARES = (0.25, 0.5, 0.75, 0.9)
 _MIXED_TOKENS = (256, 1024, 4096)
-_MIXED_BATCHES = (128, 32, 8)
+_MIXED_BATCHES = (128, 32, 8, 2)
 _MIXED_CONTEXTS = (512, 2048)
 #: The longest context gets a row of its own where it is beyond the last one by this ratio.
 _FAR = 1.5
@@ -146,8 +146,10 @@ def _mixed(domain: Domain) -> list[Group]:
         return []
     rounded = [-(-context // block) * block for context in _MIXED_CONTEXTS]
     lengths = [c for c in dict.fromkeys(rounded) if c <= longest] or [longest]
+    if len(lengths) == 1 and longest > _FAR * lengths[0]:
+        lengths.append(longest)
     most_requests = domain.largest_mixed_batch(lengths[0])
-    batches = [b for b in _MIXED_BATCHES if b <= most_requests] or [max(most_requests // 2, 1)]
+    batches = [b for b in _MIXED_BATCHES if b <= most_requests][:3] or [1]
     found: dict[int, dict[Point, Reason]] = {context: {} for context in lengths}
     for i, batch in enumerate(batches):
         most = min(domain.max_num_batched_tokens - batch, domain.longest)
