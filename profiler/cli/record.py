@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from profiler import console
 from profiler.errors import DependencyError, InputError
@@ -58,13 +60,16 @@ def record(
     Exit code 3 when a run lost every request; the runs are written all the same.
     """
     from profiler.record.jobs import ClientOptions, Target, run_all
-    from profiler.record.schedule import parse_schedule
+    from profiler.record.schedule import TraceSchedule, parse_schedule
+    from profiler.schema import parse_model
 
+    for name, value in (("--speed-up", speed_up), ("--timeout-s", timeout_s)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"is {value:g}", expected="a number above 0", field=name)
     schedules: list[Schedule] = [parse_schedule(text) for text in schedule or []]
     if trace is not None:
-        span = "" if duration_s is None else f",duration_s={duration_s!r}"
-        text = f"trace:file={trace},start_s={start_s!r}{span},rate_scale={rate_scale!r},seed={seed}"
-        schedules.append(parse_schedule(text, field="--trace"))
+        slice_of = {"file": trace, "start_s": start_s, "duration_s": duration_s, "rate_scale": rate_scale, "seed": seed}
+        schedules.append(parse_model(TraceSchedule, slice_of, "--trace"))
     if not schedules:
         raise InputError("nothing to send", expected="--schedule or --trace", field="--schedule")
     target = Target(
@@ -95,7 +100,8 @@ def record(
             console.stderr.print(f"[yellow]warning:[/] {done.meta.name}: the client could not keep up", soft_wrap=True)
         for one in done.results:
             if one.error:
-                console.stderr.print(f"[yellow]warning:[/] {done.meta.name}: {one.error}", soft_wrap=True, markup=True)
+                text = escape(one.error)
+                console.stderr.print(f"[yellow]warning:[/] {done.meta.name}: {text}", soft_wrap=True)
                 break
     empty = [done.meta.name for done in runs if Outcome.COMPLETED.value not in done.meta.outcomes]
     if empty:
