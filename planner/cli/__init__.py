@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from planner.cli import demo, graph, journal, service, whatif
+from planner.cli import accuracy, demo, graph, journal, service, whatif
 from profiler import console
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ def _root() -> None:
 
 app.command()(demo.demo)
 app.command()(whatif.whatif)
+app.command()(accuracy.accuracy)
+app.command("slice-trace")(accuracy.slice_trace)
 app.command()(service.run)
 app.command()(service.validate)
 app.command()(journal.explain)

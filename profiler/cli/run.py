@@ -67,6 +67,10 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Where the run stands, JSON or YAML.")
     ] = None,
     gpu_price_per_hour: Annotated[float | None, typer.Option(help="For the cost, in any currency.")] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCHEDULE", help="Then an open-loop run, as of `profiler record`; repeat for several."),
+    ] = None,
     output: Annotated[Output, typer.Option(help="A table for people or JSON for machines.")] = Output.TABLE,
 ) -> None:
     """Measure prefill, decode, mixed and hand-off behaviour, and leave profiles that know their own error.
@@ -80,6 +84,7 @@ def run(
     from profiler.job.prepare import prepare  # noqa: PLC0415
     from profiler.job.settings import Settings  # noqa: PLC0415
     from profiler.job.sweep import sweep  # noqa: PLC0415
+    from profiler.record.schedule import parse_schedule  # noqa: PLC0415
 
     try:
         command = tuple(shlex.split(vllm))
@@ -120,18 +125,19 @@ def run(
         name=name,
         status_file=status_file,
         gpu_price_per_hour=gpu_price_per_hour,
+        record=tuple(parse_schedule(text, field="--record") for text in record or ()),
     )
 
     async def whole() -> tuple[int, RunRecord, Path]:
         prepared = await prepare(settings)
-        code, record = await sweep(prepared)
-        return code, record, prepared.plan.folder
+        code, done = await sweep(prepared)
+        return code, done, prepared.plan.folder
 
-    code, record, folder = asyncio.run(whole())
+    code, done, folder = asyncio.run(whole())
     if output is Output.JSON:
-        typer.echo(json.dumps(answer(code, record, folder), indent=2, allow_nan=False))
+        typer.echo(json.dumps(answer(code, done, folder), indent=2, allow_nan=False))
     else:
-        console.stdout.print(_shown(record))
+        console.stdout.print(_shown(done))
     if code:
         console.stderr.print(f"what is there lies in {folder}; --resume goes on with it", soft_wrap=True, markup=False)
         raise typer.Exit(code)

@@ -38,6 +38,7 @@ class LayoutRecord:
         clocks: SM clock and temperature while measuring.
         facts: what each engine says about itself.
         commands: how each was started.
+        runs: recorded on it, relative to the run's folder.
         error: class of the failure: `dependency` or `input`.
     """
 
@@ -58,6 +59,7 @@ class LayoutRecord:
     clocks: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     commands: dict[str, list[str]] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
     error: str = ""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from profiler.errors import InputError
 from profiler.models.layouts import Layout
+from profiler.record.schedule import Schedule
 from profiler.schema import TableName
 
 #: What an engine is measured with where nobody says otherwise; recorded in every profile.
@@ -48,6 +49,7 @@ class Settings:
         name: of the run; None for one of model and GPU.
         status_file: one more place for the status.
         gpu_price_per_hour: for the cost.
+        record: open-loop runs on each layout's engines once they are measured.
     """
 
     model: str | None = None
@@ -84,6 +86,7 @@ class Settings:
     name: str | None = None
     status_file: Path | None = None
     gpu_price_per_hour: float | None = None
+    record: tuple[Schedule, ...] = ()
 
     @property
     def launches(self) -> bool:
@@ -127,6 +130,10 @@ def _check_targets(settings: Settings) -> None:
         raise InputError("is missing", expected="the layouts of the two engines, such as tp1:tp1", field="--pair")
     if not settings.launches and settings.stub:
         raise InputError("is given with an engine that runs already", expected="one of them", field="--stub")
+    for name in ("max_num_seqs", "max_num_batched_tokens"):
+        if not settings.launches and getattr(settings, name) is None:
+            problem = "is missing: no interface of a running engine tells it"
+            raise InputError(problem, expected="what the engine was started with", field=option(name))
 
 
 def _check_limits(settings: Settings) -> None:
@@ -137,6 +144,8 @@ def _check_limits(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise InputError(f"is {value:g}", expected="a number above 0", field=option(name))
+    if settings.max_error >= 1:
+        raise InputError(f"is {settings.max_error:g}", expected="below 1", field="--max-error")
     if settings.gpu_price_per_hour is not None and not settings.gpu_price_per_hour >= 0:
         raise InputError(f"is {settings.gpu_price_per_hour:g}", expected="0 or more", field="--gpu-price-per-hour")
     if settings.gpu_memory_utilization is not None and settings.gpu_memory_utilization > 1:

@@ -13,7 +13,7 @@ from profiler.engines.engine import Engine
 from profiler.engines.machine import ClockWatch
 from profiler.errors import DependencyError, InputError
 from profiler.hardware import find_gpu
-from profiler.job import saving
+from profiler.job import recording, saving
 from profiler.job.journal import Journal
 from profiler.job.plan import Plan, Unit, Worker
 from profiler.job.prepare import journal_path
@@ -139,6 +139,8 @@ class UnitRun:
         ticker = asyncio.create_task(self._tick())
         try:
             await self._sample(engines)
+            if self._plan.settings.record:
+                await while_alive(self._record_runs(), engines)
         finally:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
@@ -150,6 +152,14 @@ class UnitRun:
             await while_alive(_together([sampler.run() for sampler in tables]), engines)
             if PAIR in self._samplers:
                 await while_alive(self._samplers[PAIR].run(), engines)
+
+    async def _record_runs(self) -> None:
+        settings = self._plan.settings
+        done = await recording.record_unit(
+            self._plan, self._unit, self._facts, settings.record, lambda text: self._tell(message=text)
+        )
+        self._record.runs += [str(one.path.relative_to(self._plan.folder)) for one in done]
+        self._tell(message="")
 
     async def _tick(self) -> None:
         """Tell that it goes on while a sample takes long."""
