@@ -81,8 +81,10 @@ def _measured(profile: Profile) -> Arguments | None:
     words = profile.meta.engine.arguments
     if not words:
         return None
-    words = words[1:] if words[0] == "vllm" else words
-    words = words[1:] if words[0] == "serve" else words
+    # The program may be anything that takes `serve`: a path, or an interpreter with a module.
+    flags = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    if "serve" in words[:flags]:
+        words = words[words.index("serve") + 1 :]
     if not words:
         return None
     document = Document(Path(profile.path) / "profile.json", {}, lambda _: None)

@@ -21,6 +21,7 @@ from planner.service.validate import validate
 from profiler.cli.select import select as command
 from profiler.errors import InputError
 from profiler.schema import Engine, GpuInfo, Limits, ModelInfo, ProfileMeta, Source
+from profiler.selection.arguments import measured_model, serving_arguments
 from profiler.selection.choose import OPEN_BUDGET, Choice, Verdict, choose
 from profiler.selection.load import drawn_lengths, trace_lengths
 from profiler.selection.options import of_one_kind, options_of
@@ -244,6 +245,36 @@ def test_the_files_are_what_graph_and_planner_take(make: Make, tmp_path: Path, m
     model = load_model(config, planner)
     assert sorted(model.capacity.roles) == sorted(pool.role for pool in config.pools.values())
     assert all(finding.ok for finding in validate(planner) if finding.about in {"configuration", "profile"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("vllm", "serve", "org/toy-8b", "--host", "127.0.0.1", "--max-num-seqs", "96"),
+        ("/opt/engine/bin/vllm", "serve", "org/toy-8b", "--served-model-name", "x", "--max-num-seqs=96"),
+        ("python3", "-m", "vllm.entrypoints.cli.main", "serve", "org/toy-8b", "--max-num-seqs", "96"),
+        ("--model", "org/toy-8b", "--max-num-seqs", "96"),
+    ],
+)
+def test_arguments_are_read_however_the_engine_was_started(make: Make, arguments: tuple[str, ...]) -> None:
+    profile = make("aggregated", 1, arguments=arguments)
+    words = serving_arguments(profile, Role.AGGREGATED, measured_model(profile))
+    assert words[:2] == ["--model", "org/toy-8b"]
+    assert [word for word in words if word.startswith("--max-num-seqs")] == [
+        arguments[-1 if "=" in arguments[-1] else -2]
+    ]
+    assert not {"serve", "vllm", "--host", "--served-model-name", "x"} & set(words)
+
+
+def test_a_model_from_a_folder_or_unknown_arguments_leave_the_profile_s_name(make: Make) -> None:
+    assert measured_model(make("aggregated", 1, arguments=("vllm", "serve", "/models/stub", "-tp", "1"))) == "toy-8b"
+    unknown = make("aggregated", 2, dp=2, arguments=None)
+    assert measured_model(unknown) == "toy-8b"
+    words = serving_arguments(unknown, Role.AGGREGATED, "toy-8b")
+    # A rank's share of the worker's limits.
+    assert words[words.index("--max-num-seqs") + 1] == "128"
+    assert words[words.index("--max-num-batched-tokens") + 1] == "8192"
+    assert words[words.index("--max-model-len") + 1] == "32768"
 
 
 def test_an_unreachable_sla_writes_nothing_and_exits_with_1(make: Make, tmp_path: Path) -> None:
