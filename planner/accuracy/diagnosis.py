@@ -37,7 +37,8 @@ def diagnose(comparison: Comparison) -> dict[str, Any]:
     is the share of all TTFT that a lone request would not have had, measured (against the simulated lone TTFT) and
     simulated. `offset` fits measured minus simulated TTFT by a constant, the prompt's length and the requests in
     flight: a constant is overhead, a slope over the length is a wrong table or chunking, one over the load is
-    scheduling or queueing. `engine` are means of the engines' own counters over the run, all requests.
+    scheduling or queueing. `parts` splits the mean TTFT of a pair into prefill and what follows it. `engine` are means
+    of the engines' own counters over the run, all requests.
     """
     recording, replayed, kept = comparison.recording, comparison.replayed, comparison.compared
     load = in_flight(recording.sent_s, recording.ttft_ms, recording.itl_ms, recording.osl)[kept]
@@ -56,11 +57,22 @@ def diagnose(comparison: Comparison) -> dict[str, Any]:
         },
         "alone": {"requests": int(alone.sum()), "median_offset_ms": _median(measured[alone] - simulated[alone])},
         "offset": _fit(measured - simulated, isl, load),
-        "prefill_ms": _median(recording.prefill_ms[kept]),
+        "parts": _parts(recording.prefill_ms[kept], replayed.prefill_ms[kept], measured, simulated),
         "engine": {
             f"{worker.role} {place}": _engine_means(worker.counters)
             for place, worker in enumerate(recording.meta.workers)
         },
+    }
+
+
+def _parts(
+    measured: _Floats, simulated: _Floats, measured_ttft: _Floats, simulated_ttft: _Floats
+) -> dict[str, dict[str, float | None]]:
+    """Mean ms of the prefill request, and from its end to the first token; None for aggregated workers."""
+    after = (measured_ttft - measured, simulated_ttft - simulated)
+    return {
+        "prefill": {"measured_ms": _mean(measured), "simulated_ms": _mean(simulated)},
+        "hand_off": {"measured_ms": _mean(after[0]), "simulated_ms": _mean(after[1])},
     }
 
 

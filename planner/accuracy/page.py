@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from planner.accuracy.compare import Comparison
+from planner.accuracy.diagnosis import in_flight
 from profiler.picture import STYLE, chart
 
 _MEASURED, _SIMULATED = "#1d2733", "#0072b2"
@@ -38,9 +39,11 @@ def _section(one: Comparison, *, first: bool) -> str:
 
 
 def figure(one: Comparison) -> go.Figure:
-    """CDFs of TTFT and ITL above TTFT over time."""
-    titles = ("TTFT, ms", "ITL, ms", "TTFT over time, ms")
-    drawn = make_subplots(rows=2, cols=2, specs=[[{}, {}], [{"colspan": 2}, None]], subplot_titles=titles)
+    """CDFs of TTFT and ITL; TTFT over time; what TTFT was measured above the replay, by prompt length and by load."""
+    off = "TTFT measured - simulated, ms"
+    titles = ("TTFT, ms", "ITL, ms", "TTFT over time, ms", f"{off}, by prompt tokens", f"{off}, by requests in flight")
+    specs = [[{}, {}], [{"colspan": 2}, None], [{}, {}]]
+    drawn = make_subplots(rows=3, cols=2, specs=specs, subplot_titles=titles)
     kept, at = one.compared, one.recording.sent_s[one.compared]
     for name, source, colour in (("measured", one.recording, _MEASURED), ("simulated", one.replayed, _SIMULATED)):
         series = (source.ttft_ms[kept], source.itl_ms[kept])
@@ -54,9 +57,16 @@ def figure(one: Comparison) -> go.Figure:
             x=at, y=series[0], name=name, legendgroup=name, showlegend=False, mode="markers", marker=dots
         )
         drawn.add_trace(points, row=2, col=1)
+    recording = one.recording
+    load = in_flight(recording.sent_s, recording.ttft_ms, recording.itl_ms, recording.osl)[kept]
+    residual = (recording.ttft_ms - one.replayed.ttft_ms)[kept]
+    for column, by in enumerate((recording.isl[kept], load), start=1):
+        dots = {"color": _MEASURED, "size": 4, "opacity": 0.6}
+        points = go.Scatter(x=by, y=residual, mode="markers", marker=dots, showlegend=False)
+        drawn.add_trace(points, row=3, col=column)
     drawn.update_xaxes(title_text="seconds", row=2, col=1)
     drawn.update_yaxes(title_text="share of requests", row=1, col=1)
-    drawn.update_layout(height=640, margin={"l": 60, "r": 20, "t": 40, "b": 50}, template="plotly_white")
+    drawn.update_layout(height=920, margin={"l": 60, "r": 20, "t": 40, "b": 50}, template="plotly_white")
     return drawn
 
 

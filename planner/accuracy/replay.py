@@ -28,11 +28,13 @@ class Replay:
     Attributes:
         ttft_ms, itl_ms: of the request among the others; ITL is NaN for one output token.
         lone_ttft_ms: TTFT of the request with the workers to itself.
+        prefill_ms: until the end of its prompt on a prefill worker of its own; NaN for aggregated workers.
     """
 
     ttft_ms: NDArray[np.float64]
     itl_ms: NDArray[np.float64]
     lone_ttft_ms: NDArray[np.float64]
+    prefill_ms: NDArray[np.float64]
 
 
 def replay(recording: Recording, engines: Engines, counts: Mapping[Role, int]) -> Replay:
@@ -50,7 +52,14 @@ def replay(recording: Recording, engines: Engines, counts: Mapping[Role, int]) -
     ttft, itl = _simulate(engines, counts, recording, sent_ms, recording.osl)
     apart = np.arange(len(sent_ms), dtype=np.float64) * _APART_MS
     lone, _ = _simulate(engines, counts, recording, apart, np.minimum(recording.osl, 2))
-    return Replay(ttft, itl, lone)
+    prefill = np.full(len(ttft), np.nan)
+    if Role.PREFILL in engines.roles:
+        # Prefill workers by themselves are aggregated ones whose requests end with the first token. Blocks that wait
+        # to be fetched are left aside: they hold prompts up only where the KV cache of prefill is full.
+        alone = Engines((Role.AGGREGATED,), (engines.of(Role.PREFILL),), engines.transfer)
+        first = np.ones_like(recording.osl)
+        prefill, _ = _simulate(alone, {Role.AGGREGATED: counts[Role.PREFILL]}, recording, sent_ms, first)
+    return Replay(ttft, itl, lone, prefill)
 
 
 def _simulate(

@@ -82,8 +82,10 @@ def diagnosis_tables(comparison: Comparison) -> RenderableType:
     if alone["requests"]:
         parts.append(f"{alone['requests']} requests that found nothing under way: {alone['median_offset_ms']:+.1f} ms")
     parts.append(f"share of TTFT that is waiting: {waits['measured']:.0%} measured, {waits['simulated']:.0%} simulated")
-    if found["prefill_ms"] is not None:
-        parts.append(f"prefill request: median {found['prefill_ms']:.1f} ms")
+    for name, mean in found["parts"].items():
+        if mean["measured_ms"] is not None and mean["simulated_ms"] is not None:
+            both = f"{mean['measured_ms']:.1f} ms measured, {mean['simulated_ms']:.1f} ms simulated"
+            parts.append(f"{name.replace('_', '-')} part of TTFT, mean: {both}")
     for worker, means in found["engine"].items():
         parts.append(
             f"{worker}, by its own counters: " + ", ".join(f"{key} {value:.4g}" for key, value in means.items())

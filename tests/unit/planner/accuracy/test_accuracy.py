@@ -177,6 +177,23 @@ def test_the_diagnosis_tells_an_overhead_from_a_slope(tmp_path: Path, profiles: 
     assert [row["sent_s"][0] for row in found["over_time"]] == sorted(row["sent_s"][0] for row in found["over_time"])
 
 
+def test_the_parts_of_a_pairs_ttft(tmp_path: Path, profiles: list[Profile]) -> None:
+    one = compared(write_run(tmp_path / "low.csv", meta(pair=True)), profiles)
+    prefill, ttft, lone = one.replayed.prefill_ms, one.replayed.ttft_ms, one.replayed.lone_ttft_ms
+    # After its prompt a request still has its hand-off and an iteration of the decode worker before it.
+    rest = ttft - prefill
+    assert (rest > 0).all()
+    assert np.median(rest) < 0.3 * np.median(ttft)
+    # A request that waits for nobody has as long a prefill as the table says of a lone prompt.
+    unhindered = np.isclose(ttft, lone, rtol=1e-3)
+    assert unhindered.any()
+    timing = one.matched.engines.of(Role.PREFILL)
+    np.testing.assert_allclose(prefill[unhindered], timing.prompt_ms(one.recording.isl[unhindered]), rtol=1e-3)
+    found = diagnose(one)["parts"]
+    assert found["hand_off"]["measured_ms"] is None
+    assert found["hand_off"]["simulated_ms"] == pytest.approx(rest.mean())
+
+
 def test_requests_in_flight() -> None:
     sent, ttft = np.array([0.0, 1.0, 2.0, 3.5]), np.array([1500.0, 500.0, np.nan, 100.0])
     # The first ends at 1.5 + 2 * 0.5 = 2.5 s, the second at 1.5 s, the third was lost.
