@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -60,7 +62,7 @@ def read_machine(gpu: str | None, indices: Sequence[int] | None) -> Machine:
 
     Args:
         gpu: name to use in place of the driver's; `cpu` for engines that run on the processor.
-        indices: GPUs to use; None for all.
+        indices: GPUs to use; None for those of CUDA_VISIBLE_DEVICES where it names some by number, else all.
 
     Raises:
         InputError: there are no GPUs, one is not there, or they are of different kinds.
@@ -72,6 +74,9 @@ def read_machine(gpu: str | None, indices: Sequence[int] | None) -> Machine:
         return Machine("cpu")
     rows = query("index,name,memory.total,driver_version")
     there = {int(row[0]): Device(int(row[0]), row[1], _number(row[2]) or 0.0) for row in rows}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if indices is None and re.fullmatch(r"[0-9]+(,[0-9]+)*", visible):
+        indices = [int(index) for index in visible.split(",")]
     for index in indices or ():
         if index not in there:
             known = ", ".join(map(str, sorted(there)))

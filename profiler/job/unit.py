@@ -183,7 +183,9 @@ class UnitRun:
             missing = "the size of its KV cache" if facts.kv_capacity_tokens is None else "its longest sequence"
             raise DependencyError(f"{engine.url} does not say {missing} (metric vllm:cache_config_info, /v1/models)")
         self._checks[worker.label] = self._check_capacity(worker, facts.kv_capacity_tokens)
-        return replace(facts, block_size=facts.block_size or limits.block_size)
+        # Of an engine that runs already, less than it can may be asked for.
+        longest = min(facts.max_model_len, settings.max_model_len or facts.max_model_len)
+        return replace(facts, block_size=facts.block_size or limits.block_size, max_model_len=longest)
 
     def _check_capacity(self, worker: Worker, reported: int) -> str | None:
         """How the capacity compares with memory arithmetic; None where that is not known, or the user chose it."""

@@ -133,13 +133,11 @@ def tools(
         return made
 
     async def read(url: str, model: str | None = None, **known: int) -> Facts:
-        return Facts(
-            **(
-                {"url": url, "model": model or "m", "version": version, "kv_capacity_tokens": capacity[url], "block_size": 16,
-                 "prefix_caching": True, "max_model_len": 4096, **known}
-                | facts
-            )
-        )  # fmt: skip
+        known_here: dict[str, Any] = {
+            "url": url, "model": model or "m", "version": version, "kv_capacity_tokens": capacity[url],
+            "block_size": 16, "prefix_caching": True, "max_model_len": 4096,
+        }  # fmt: skip
+        return Facts(**(known_here | known | facts))
 
     target = Target(min_repeats=1, max_repeats=2)
     return Tools(launch, read, lambda *_: meters(), lambda *_: meters(), target)

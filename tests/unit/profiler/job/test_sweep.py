@@ -152,7 +152,7 @@ def test_a_kill_after_any_sample_and_a_resume_take_the_same_samples(tmp_path: Pa
             left -= 1
 
         with pytest.raises(Killed):
-            do(to, tools(lambda *_: FakeEngine(), lambda: FakeMeter(kill)))  # noqa: B023 - called in this turn
+            do(to, tools(lambda *_: FakeEngine(), lambda: FakeMeter(kill)))
         assert len(samples_in(to / RUN / "samples-tp1.jsonl")) == count
         code, layouts = do(to, healthy(), resume=True)
         assert code == 0
@@ -211,7 +211,7 @@ def _kill(_: Point) -> None:
 def test_profiles_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
     do(tmp_path, healthy())
     old = (tmp_path / HOME / "decode-tp1-dp1" / "profile.json").read_text()
-    code, layouts = do(tmp_path, healthy(), name="again")
+    do(tmp_path, healthy(), name="again")
     again = json.loads((tmp_path / ".run-again" / "run.json").read_text())["layouts"][0]
     assert again["outcome"] == "failed"
     assert "--overwrite" in again["reason"]
