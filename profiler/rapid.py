@@ -49,8 +49,8 @@ class Overheads:
     source: str
 
 
-#: Orders of magnitude of vLLM's engine core and API server with CUDA graphs: in the measured tables of an H200 that ship
-#: with Plimsoll a lone short prompt takes some 10 ms more than its kernels can, a decode step 1 to 3 ms more, and each
+#: Orders of magnitude of vLLM's engine core and API server with CUDA graphs: in the tables of an H200 that ship with
+#: Plimsoll a lone short prompt takes some 10 ms more than its kernels can, a decode step 1 to 3 ms more, and each
 #: running request 0.01 to 0.05 ms. They say nothing about the machine at hand; `calibrated` does.
 ASSUMED = Overheads(8.0, 1.5, 0.02, "assumed")
 

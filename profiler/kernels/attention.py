@@ -1,8 +1,8 @@
 """Attention of one layer on one rank: causal prefill, and decode as a proxy for how fast keys and values are read.
 
 Both go through `scaled_dot_product_attention`, decode also through two batched products; each point is taken in every
-way that runs here and keeps the fastest, by name. Engines have kernels of their own over paged blocks. Prefill is close to theirs (cuDNN's is built
-for the same tensor cores); decode is a proxy, bound by reading the cache as theirs is.
+way that runs here and keeps the fastest, by name. Engines have kernels of their own over paged blocks. Prefill is close
+to theirs (cuDNN's is built for the same tensor cores); decode is a proxy, bound by reading the cache as theirs is.
 """
 
 from __future__ import annotations

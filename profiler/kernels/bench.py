@@ -36,8 +36,8 @@ from profiler.schema import ModelShape
 T = TypeVar("T")
 Progress = Callable[[str], None]
 
-#: Share of the budget after which each part gives way to the next; all-reduce comes first, as it must not be cut short.
-_GEMM, _ATTENTION = 0.45, 0.7
+#: Share that a part may take of what is left; all-reduce comes first, as it cannot be cut short.
+_GEMM, _ATTENTION = 0.45, 0.5
 #: What a rehearsal on a processor may take of the grids.
 _CPU_TOKENS, _CPU_LENGTHS, _CPU_BATCHES, _CPU_CONTEXTS = (1, 8, 64, 256), (128, 256, 512), (1, 8), (128, 512)
 
@@ -149,10 +149,11 @@ class Bench:
         found: list[GemmPoint] = []
         tokens = coarse_first(TOKENS if self._gpu else _CPU_TOKENS)
         kept: dict[str, Products] = {}
+        until = self._budget.part(_GEMM)
         for m in tokens:
             for name, (n, k) in self._rank.products.items():
                 # Only the last token of a prompt goes through the output head.
-                if (name == "lm_head" and m > max(BATCHES)) or not self._budget.allows(f"{name} m={m}", _GEMM):
+                if (name == "lm_head" and m > max(BATCHES)) or not self._budget.allows(f"{name} m={m}", until):
                     continue
                 if name not in kept:
                     made = self._try(f"weights of {name}", partial(Products, self._clock, name, n, k, self._dtype))
@@ -176,13 +177,15 @@ class Bench:
             CONTEXTS if self._gpu else _CPU_CONTEXTS,
         )
         lengths = coarse_first(LENGTHS if self._gpu else _CPU_LENGTHS)
+        until = self._budget.part(_ATTENTION / 2)
         for tokens in lengths:
-            if self._budget.allows(f"prefill attention {tokens}", _ATTENTION):
+            if self._budget.allows(f"prefill attention {tokens}", until):
                 one = self._try(f"prefill attention {tokens}", partial(attention.prefill, tokens))
                 prefill += [one] if one is not None else []
+        until = self._budget.part(_ATTENTION)
         for batch, context in grid:
             what = f"decode attention {batch} x {context}"
-            if self._budget.allows(what, _ATTENTION):
+            if self._budget.allows(what, until):
                 point = self._try(what, partial(attention.decode, batch, context))
                 decode += [point] if point is not None else []
         return prefill, decode

@@ -116,15 +116,18 @@ class Budget:
         """Seconds that remain; not below 0."""
         return max(0.0, self.seconds - self.spent)
 
-    def allows(self, what: str, share: float = 1.0, needs_s: float = 0.0) -> bool:
+    def part(self, share: float) -> float:
+        """The second at which a part ends that may take this share of what is left now."""
+        return self.spent + share * self.left
+
+    def allows(self, what: str, until: float | None = None) -> bool:
         """Whether there is time for it; what is refused is noted.
 
         Args:
             what: it is, for the note.
-            share: of the whole budget that must not be spent yet.
-            needs_s: what it is expected to take.
+            until: end of its part (`part`); None is the end of all.
         """
-        if self.spent + needs_s <= self.seconds * share:
+        if self.spent < (self.seconds if until is None else until):
             return True
-        self.skipped.append(f"{what}: the budget of {self.seconds:g} s was spent")
+        self.skipped.append(f"{what}: its share of {self.seconds:g} s was spent")
         return False
