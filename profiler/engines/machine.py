@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -17,6 +19,8 @@ from profiler.hardware import find_gpu
 
 #: Seconds that nvidia-smi may take; it starts the driver where nothing else holds it.
 _TIMEOUT_S = 60.0
+#: Share of a GPU's memory that its driver may hold while nothing runs on it.
+_FREE_SHARE = 0.02
 #: Bits of `clocks_throttle_reasons.active` that slow a GPU down against its will (nvml.h): software power cap,
 #: hardware slowdown, software and hardware thermal slowdown, hardware power brake.
 _SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
@@ -121,6 +125,19 @@ def query(fields: str, indices: Sequence[int] = ()) -> list[list[str]]:
     return rows
 
 
+async def wait_until_free(indices: Sequence[int], timeout_s: float = 60.0) -> None:
+    """Return once nothing holds these GPUs' memory: engines that were killed give it back a little later.
+
+    When the time is over it returns, too: what is left is somebody else's, and the next engine says whether it minds.
+    """
+    end = time.monotonic() + timeout_s
+    while indices and time.monotonic() < end:
+        rows = await asyncio.to_thread(query, "memory.used,memory.total", indices)
+        if all((_number(used) or 0.0) < _FREE_SHARE * (_number(total) or 1.0) for used, total in rows):
+            return
+        await asyncio.sleep(0.5)
+
+
 @dataclass
 class ClockWatch:
     """Clocks and temperatures of GPUs while a layout is measured, read every few seconds by a thread.
@@ -154,12 +171,19 @@ class ClockWatch:
     def _run(self) -> None:
         while not self._stop.wait(self.interval_s):
             try:
-                rows = query("clocks.sm,temperature.gpu,clocks_throttle_reasons.active", self.indices)
+                rows = self._rows()
             except (DependencyError, InputError) as error:
                 self._problem = str(error)
                 return
             for clock, temperature, reasons in rows:
                 self._add(_number(clock), _number(temperature), reasons)
+
+    def _rows(self) -> list[list[str]]:
+        """Readings; newer drivers have another word for what slows a GPU down."""
+        try:
+            return query("clocks.sm,temperature.gpu,clocks_event_reasons.active", self.indices)
+        except InputError:
+            return query("clocks.sm,temperature.gpu,clocks_throttle_reasons.active", self.indices)
 
     def _add(self, clock: float | None, temperature: float | None, reasons: str) -> None:
         self._readings += 1

@@ -84,7 +84,7 @@ async def _layouts(plan: Plan, record: RunRecord, reporter: Reporter, tools: Too
         layout.outcome = "running"
         record.write(plan.folder)
         try:
-            run = UnitRun(plan, unit, layout, reporter, tools)
+            run = UnitRun(plan, unit, layout, reporter, tools, _later_s(plan, number, record))
             await run.run()
         except StorageError:
             layout.outcome, layout.reason = "failed", "the disk is full"
@@ -105,11 +105,25 @@ async def _layouts(plan: Plan, record: RunRecord, reporter: Reporter, tools: Too
         record.write(plan.folder)
 
 
+def _later_s(plan: Plan, number: int, record: RunRecord) -> float:
+    """Seconds that the units after this one may take: their budgets, and starts as long as those seen so far."""
+    starts = [max(s) for layout in record.layouts for s in layout.startup_s.values() if s]
+    startup_s = max(starts, default=0.0) if plan.serve is not None else 0.0
+    done = {layout.name for layout in record.layouts if layout.outcome == "done"}
+    rest = [unit for unit in plan.units[number:] if unit.name not in done]
+    return sum(startup_s + 60.0 * plan.settings.max_gpu_minutes / unit.gpus for unit in rest)
+
+
 def _make_folder(plan: Plan) -> dict[str, LayoutRecord]:
     """The run's folder, fresh or gone on with; layouts of the earlier run that gave their profiles."""
     earlier: dict[str, LayoutRecord] = {}
     if plan.settings.resume:
-        earlier = {name: one for name, one in earlier_layouts(plan.folder).items() if one.outcome == "done"}
+        # Profiles that were taken away since are made again, from the samples that are there.
+        earlier = {
+            name: one
+            for name, one in earlier_layouts(plan.folder).items()
+            if one.outcome == "done" and all((plan.settings.to / path).is_dir() for path in one.profiles)
+        }
     elif plan.settings.overwrite:
         set_aside(plan.folder)
     try:

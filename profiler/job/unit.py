@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from profiler.engines.engine import Engine
-from profiler.engines.machine import ClockWatch
+from profiler.engines.machine import ClockWatch, wait_until_free
 from profiler.errors import DependencyError, InputError
 from profiler.hardware import find_gpu
 from profiler.job import recording, saving
@@ -69,9 +69,12 @@ class UnitRun:
         record: filled in as it goes on.
         reporter: told how it goes.
         tools: to measure with.
+        later_s: what the units after it will take, as far as is known.
     """
 
-    def __init__(self, plan: Plan, unit: Unit, record: LayoutRecord, reporter: Reporter, tools: Tools) -> None:
+    def __init__(
+        self, plan: Plan, unit: Unit, record: LayoutRecord, reporter: Reporter, tools: Tools, later_s: float = 0.0
+    ) -> None:
         self._plan, self._unit, self._record = plan, unit, record
         self._reporter, self._tools = reporter, tools
         self._journal = Journal(journal_path(plan, unit))
@@ -80,6 +83,7 @@ class UnitRun:
         self._samplers: dict[str, Sampler] = {}
         self._clocks = ClockWatch([index for worker in unit.workers for index in worker.gpus])
         self._assessed_s = 0.0
+        self._later_s = later_s
         self._gpu_minutes_before = reporter.status.gpu_minutes
         self._failed_starts_s = 0.0
 
@@ -107,6 +111,7 @@ class UnitRun:
                     # Whatever comes, nothing of an engine outlives its measuring.
                     await asyncio.gather(*(engine.stop() for engine in engines))
                     leftovers.write(self._plan.folder, [])
+                    await wait_until_free([index for worker in self._unit.workers for index in worker.gpus])
             self._save()
         finally:
             self._account()
@@ -307,14 +312,15 @@ class UnitRun:
             left[label] = rest if progress.seconds_left is None else min(rest, progress.seconds_left)
         # Engines are measured side by side, the hand-off after them.
         side = max((seconds for label, seconds in left.items() if label != PAIR), default=0.0)
-        return {"errors": errors, "left_s": side + left.get(PAIR, 0.0)}
+        return {"errors": errors, "left_s": side + left.get(PAIR, 0.0) + self._later_s}
 
     # -- accounts and profiles -------------------------------------------------------------------------------------
 
     def _tell(self, **changes: Any) -> None:
         left = changes.get("left_s", self._reporter.status.left_s)
         spent = max((self._journal.history(label).spent_s for label in self._samplers), default=0.0)
-        share = spent / (spent + left) if left is not None and spent + left > 0 else None
+        here = None if left is None else left - self._later_s
+        share = spent / (spent + here) if here is not None and spent + here > 0 else None
         minutes = round(self._gpu_minutes_before + self._gpu_minutes(), 3)
         self._reporter.update(done_share=share, gpu_minutes=minutes, **changes)
 

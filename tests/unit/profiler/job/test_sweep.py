@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,15 @@ def test_a_resume_does_not_measure_what_is_done(tmp_path: Path) -> None:
     assert code == 0
     assert (second["tp1"].started, second["tp2"].started) == (0, 1)
     assert len(layouts["tp1"]["profiles"]) == 3
+
+
+def test_a_profile_that_was_taken_away_is_made_again_from_its_samples(tmp_path: Path) -> None:
+    do(tmp_path, healthy())
+    shutil.rmtree(tmp_path / HOME / "decode-tp1-dp1")
+    engine = FakeEngine()
+    assert do(tmp_path, tools(lambda *_: engine, FakeMeter), resume=True)[0] == 0
+    assert engine.started == 0
+    load_profile(tmp_path / HOME / "decode-tp1-dp1")
 
 
 def test_a_resume_with_other_arguments_is_refused(tmp_path: Path) -> None:
