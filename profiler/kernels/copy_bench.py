@@ -164,17 +164,27 @@ class CopyBench:
                 continue
             if not self._budget.allows(f"permute {detail} by {copier.choice.method}"):
                 continue
-            sources, targets = (
-                [make_cache(self._layout(2 * self._count, max(1, heads // tp)), self._dtype, self._device)
-                 for _ in range(tp)]
-                for tp in (source_tp, target_tp)
-            )  # fmt: skip
+            sources, targets = self._ranks(source_tp), self._ranks(target_tp)
             ids = Ids.of(self._ids("scattered", 2 * self._count, _SEED + 3), sources[0], distinct=True)
             others = Ids.of(self._ids("scattered", 2 * self._count, _SEED + 4), targets[0], distinct=True)
             copier.permute(sources, targets, ids, others, heads)
             self._point("permute", copier, "scattered", partial(copier.permute, sources, targets, ids, others, heads),
                         partial(_same_heads, sources, targets, ids, others, heads), detail,
                         self._count * targets[0].layout.block_bytes * target_tp)  # fmt: skip
+
+    def _ranks(self, tp: int) -> list[KvCache]:
+        """Caches of all ranks; those that hold copies of a head hold the same bits, as an engine's do."""
+        heads = self._shape.kv_heads
+        layout = self._layout(2 * self._count, max(1, heads // tp))
+        copies = max(1, tp // heads)
+        made: list[KvCache] = []
+        for rank in range(tp):
+            cache = make_cache(layout, self._dtype, self._device)
+            if rank % copies:
+                for mine, first in zip(cache.tensors, made[rank - rank % copies].tensors, strict=True):
+                    mine.copy_(first)
+            made.append(cache)
+        return made
 
     def _point(
         self,

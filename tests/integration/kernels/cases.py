@@ -82,7 +82,7 @@ def scatter(copier: Copier) -> None:
         buffer = random_bytes(cache.layout.buffer_shape(len(ids)), dtype, CPU)
         before = snapshot(cache)
         copier.scatter(buffer, cache, Ids.of(ids, cache, distinct=True))
-        written = {n: (lambda layer, half, p=p: raw(buffer[p, layer, half])) for p, n in enumerate(ids)}
+        written = {n: (lambda layer, half, p=p, b=buffer: raw(b[p, layer, half])) for p, n in enumerate(ids)}
         expect_same(cache, before, written)
 
 
@@ -95,7 +95,7 @@ def between(copier: Copier) -> None:
         before = snapshot(target)
         copier.copy(source, target, Ids.of(ids, source), Ids.of(others, target, distinct=True))
         written = {
-            o: (lambda layer, half, n=n: block(source, layer, half, n)) for n, o in zip(ids, others, strict=True)
+            o: (lambda layer, half, n=n, s=source: block(s, layer, half, n)) for n, o in zip(ids, others, strict=True)
         }
         expect_same(target, before, written)
 
@@ -122,7 +122,11 @@ def permute(copier: Copier) -> None:
                 for rank, target in enumerate(targets):
                     mine = heads_of_rank(kv_heads, target_tp, rank)
                     written = {
-                        o: (lambda layer, half, n=n, m=mine: raw(whole.tensors[layer][half, n][:, m.start : m.stop]))
+                        o: (
+                            lambda layer, half, n=n, m=mine, w=whole: raw(
+                                w.tensors[layer][half, n][:, m.start : m.stop]
+                            )
+                        )
                         for n, o in zip(ids, others, strict=True)
                     }
                     expect_same(target, before[rank], written)
@@ -134,7 +138,7 @@ def host(copier: Copier) -> None:
         # Chunks of two blocks, so that the last one is shorter.
         small = Copier(CPU, copier.choice.method, stage_bytes=2 * layout.block_bytes)
         cache = cache_of(layout, dtype)
-        ids = random.Random(1).sample(range(layout.blocks), 5)
+        ids = random.Random(1).sample(range(layout.blocks), 5)  # noqa: S311 - an order
         there = random_bytes(layout.buffer_shape(5), dtype, CPU)
         small.offload(cache, Ids.of(ids, cache), there)
         for place, number in enumerate(ids):
@@ -149,12 +153,13 @@ def host(copier: Copier) -> None:
 
 
 def refused(words: str, call: Callable[[], object]) -> None:
+    """The environment with torch need not have pytest."""
+    found = ""
     try:
         call()
     except InputError as error:
-        assert words in str(error), (words, str(error))
-    else:
-        raise AssertionError(f"not refused: {words}")
+        found = str(error)
+    assert words in found, (words, found)
 
 
 def refusals(copier: Copier) -> None:
@@ -187,7 +192,7 @@ def refusals(copier: Copier) -> None:
 
 
 def fallback(copier: Copier) -> None:
-    """Without being asked, plain copies are taken on a processor, and the reason is kept; the kernel asked for is not."""
+    """Without being asked, plain copies are taken on a processor and say why; the kernel that is asked for is not."""
     del copier
     _, choice = choose(CPU)
     assert choice.method == "index"

@@ -37,7 +37,7 @@ def python() -> Path:
 def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [python, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+        [python, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
     )  # fmt: skip
 
 
