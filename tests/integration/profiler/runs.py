@@ -31,7 +31,7 @@ class Run:
         self.log, self.answer = log, log.with_suffix(".json")
         with log.open("wb") as said, self.answer.open("wb") as answered:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, *arguments, "--output", "json"],
+                [sys.executable, "-c", _PROGRAM, "--output", "json", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=answered,
                 stderr=said,

@@ -66,7 +66,14 @@ def test_a_last_line_of_zeros_is_mended(tmp_path: Path) -> None:
     # What some file systems leave of a line whose blocks were not written before the power went.
     path = tmp_path / "j"
     path.write_bytes(written(tmp_path / "whole") + b"\0" * 300 + b"\n")
-    assert len(Journal(path).history("aggregated").samples) == 2
+    journal = Journal(path)
+    assert len(journal.history("aggregated").samples) == 2
+    # What is written next is shorter than what was torn, of which nothing may be left behind it.
+    journal.open(FINGERPRINT)
+    journal.spend("aggregated", 0.5)
+    journal.close()
+    assert b"\0" not in path.read_bytes()
+    assert Journal(path).history("aggregated").spent_s == pytest.approx(2.0)
 
 
 def test_a_line_in_the_middle_that_is_no_record_is_refused(tmp_path: Path) -> None:
