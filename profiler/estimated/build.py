@@ -110,10 +110,11 @@ def _arguments(made: Plan) -> tuple[str, ...]:
 
 def _source(made: Plan, answer: Answer) -> str:
     shares = "; ".join(f"{kind} {_share(answer.sources[kind])}" for kind in ("prefill", "decode"))
+    borrowed = "" if answer.version == answer.current else f" (those it lacks are of {answer.current})"
     return (
         f"estimated without a GPU by aiconfigurator-core {answer.package} (NVIDIA, {LICENCE}): times of the operators "
-        f"of vLLM {answer.version} on {made.request.system}, added up. Share of the time by operators timed on that "
-        f"GPU, at 1,024 tokens: {shares}; the rest by its formulas. Prompts beyond "
+        f"of vLLM {answer.version}{borrowed} on {made.request.system}, added up. Share of the time by operators "
+        f"timed on that GPU, at 1,024 tokens: {shares}; the rest by its formulas. Prompts beyond "
         f"{made.max_num_batched_tokens:,} tokens are computed in pieces of that many"
     )
 

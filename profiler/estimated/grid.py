@@ -6,6 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SHORTEST_ISL = 32
+
+#: Matrix kernels work in tiles of so many tokens: the first token of a further tile costs as much as a whole one. A
+#: grid of powers of two alone would see full tiles only, and call everything between them as cheap.
+TILE_TOKENS = 256
+#: Beyond so many tokens one tile more is a few percent.
+LAST_STEP = 2048
+
 SHORTEST_CONTEXT = 128
 LARGEST_MIXED_CONTEXT = 16384
 
@@ -36,7 +43,7 @@ def grid(*, longest_isl: int, longest_context: int, max_num_seqs: int, max_num_b
         kv: tokens of KV cache; no step holds more.
     """
     contexts = _doublings(min(SHORTEST_CONTEXT, longest_context), longest_context)
-    batches = _doublings(1, max_num_seqs)
+    batches = _with_steps(_doublings(1, max_num_seqs))
     decode = [(batch, context) for context in contexts for batch in _with_last(batches, kv // context)]
     tokens = [256, 1024, 4096, max_num_batched_tokens]
     mixed = [
@@ -47,10 +54,8 @@ def grid(*, longest_isl: int, longest_context: int, max_num_seqs: int, max_num_b
         for new in tokens
         if batch * context + new <= kv and min(new, max_num_batched_tokens - batch) > 0
     ]
-    lengths = _doublings(min(SHORTEST_ISL, longest_isl), longest_isl)
-    # Between doublings a straight line is a few percent off; halfway points cost nothing.
-    between = [3 * n // 2 for n in lengths if 3 * n // 2 < longest_isl]
-    return Grid(tuple(sorted({*lengths, *between})), tuple(decode), tuple(dict.fromkeys(mixed)))
+    lengths = _with_steps(_doublings(min(SHORTEST_ISL, longest_isl), longest_isl))
+    return Grid(tuple(lengths), tuple(decode), tuple(dict.fromkeys(mixed)))
 
 
 def chunks(isl: int, max_num_batched_tokens: int) -> tuple[tuple[int, int], ...]:
@@ -63,6 +68,13 @@ def _doublings(first: int, last: int, by: int = 2) -> list[int]:
     while values[-1] * by < last:
         values.append(values[-1] * by)
     return values if values[-1] == last else [*values, last]
+
+
+def _with_steps(tokens: list[int]) -> list[int]:
+    """Values with those halfway to their doubles, from a quarter of a tile on, and with first tokens of tiles."""
+    halfway = [3 * n // 2 for n in tokens if n >= TILE_TOKENS // 4]
+    further = [n + 1 for n in tokens if n % TILE_TOKENS == 0 and n <= LAST_STEP]
+    return sorted({*tokens, *(n for n in (*halfway, *further) if n < tokens[-1])})
 
 
 def _with_last(batches: Iterable[int], most: int) -> list[int]:

@@ -16,7 +16,7 @@ from profiler.models.memory import DEFAULT_UTILIZATION
 from profiler.schema import Role
 from profiler.timing import DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS
 
-#: Prompts up to here by default: beyond them the package's attention tables thin out.
+#: Prompts up to here by default. The package has timed attention up to 16,384 tokens and goes on by a formula.
 DEFAULT_LONGEST_ISL = 32768
 
 #: GPUs by the package's names.

@@ -60,6 +60,7 @@ class Answer:
     Attributes:
         package: version of aiconfigurator-core.
         version: of the engine whose operators were timed.
+        current: the version whose tables the package keeps whole; a newer one borrows from it what it lacks.
         prefill, decode, mixed: milliseconds.
         sources: milliseconds of one sample of prefill and of decode, by where the package has them from: `silicon`
             (timed on the GPU), `empirical` (a formula) or `mixed` (both).
@@ -67,6 +68,7 @@ class Answer:
 
     package: str
     version: str
+    current: str
     prefill: tuple[float, ...]
     decode: tuple[float, ...]
     mixed: tuple[float, ...]
@@ -128,12 +130,13 @@ def read_answer(text: str, request: Request, program: str) -> Answer:
             known = ", ".join(data["known"])
             problem = f"aiconfigurator {data['refused']}" if data["field"] else f"aiconfigurator: {data['refused']}"
             raise InputError(problem, expected=f"one of {known}" if known else "", field=_FLAGS.get(data["field"]))
-        times = {kind: tuple(float(ms) for ms in data[kind]) for kind in ("prefill", "decode", "mixed")}
-        found = Answer(str(data["package"]), str(data["version"]), sources=data["sources"], **times)
+        prefill, decode, mixed = (tuple(float(ms) for ms in data[kind]) for kind in ("prefill", "decode", "mixed"))
+        package, version, current = (str(data[key]) for key in ("package", "version", "current"))
+        found = Answer(package, version, current, prefill, decode, mixed, data["sources"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DependencyError(f"aiconfigurator-core gave an answer that cannot be read: {error}") from None
-    for kind, values in times.items():
-        points = getattr(request, kind)
+    for kind in ("prefill", "decode", "mixed"):
+        points, values = getattr(request, kind), getattr(found, kind)
         if len(values) != len(points) or not all(0 < ms < float("inf") for ms in values):
             raise DependencyError(f"aiconfigurator-core gave no time above 0 for every {kind} point")
     return found

@@ -6,10 +6,10 @@ a hundred megabytes, logs as it likes, and need not live beside our dependencies
 The request holds `config` (a model's config.json), `system`, `version` (None is the package's current one), `tp`,
 `dp`, `moe_tp`, `moe_ep`, `gemm`, `moe`, `kv` (number formats by the package's names; None is the config's own) and the
 points of one data-parallel rank: `prefill` as [[new tokens, tokens before them], ...], `decode` as [[batch, context],
-...], `mixed` as [[prompt tokens, batch, context], ...]. The answer holds `package` and `version`, for each kind of
-points the milliseconds in their order, and `sources`: milliseconds of a prompt of 1,024 tokens and of a step of 32
-requests at that context by where the package has them from. Or it is `missing` (the package), or `refused` with
-`known`, what it has.
+...], `mixed` as [[prompt tokens, batch, context], ...]. The answer holds `package`, `version`, `current` (of which
+the package fills what a newer version lacks), for each kind of points the milliseconds in their order, and `sources`:
+milliseconds of a prompt of 1,024 tokens and of a step of 32 requests at that context by where the package has them
+from. Or it is `missing` (the package), or `refused` with `known`, what it has.
 """
 
 import json
@@ -47,7 +47,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         version = _version(databases, request["system"], request["version"])
         engine = _engine(sdk, request, version)
-        return {"package": package, "version": version, "sources": _sources(engine), **_times(engine, request)}
+        current = str(databases.get_latest_database_version(request["system"], BACKEND))
+        facts = {"package": package, "version": version, "current": current, "sources": _sources(engine)}
+        return {**facts, **_times(engine, request)}
     except Refused as refused:
         return refused.answer
     except (AssertionError, NotImplementedError, ValueError, RuntimeError) as error:
