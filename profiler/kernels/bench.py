@@ -93,14 +93,15 @@ class Bench:
         """Everything that the budget allows; what it does not is in `skipped`.
 
         Raises:
-            DependencyError: a copy of blocks was wrong, or all-reduce failed.
+            InputError: there are fewer GPUs than ranks.
         """
         self._say("memory bandwidth")
         bandwidth, launch = memory_gb_per_s(self._clock), launch_ms(self._clock)
         reduced = self._reduce()
         gemm = self._gemm()
         prefill, decode = self._attention()
-        copied = self.copies() if copies and self._budget.allows("copies of KV blocks") else None
+        wanted = copies and self._budget.allows("copies of KV blocks")
+        copied = self._try("copies of KV blocks", self.copies) if wanted else None
         return Micro(
             model=self._model,
             dtype=self._dtype,
@@ -142,7 +143,8 @@ class Bench:
         sizes = REDUCE_BYTES if self._gpu else REDUCE_BYTES[:3]
         # Processes start, import and connect before the first byte moves.
         limit = max(60.0, self._budget.left)
-        return all_reduce(self._tp, sizes, self._clock.device.type, timeout_s=limit)
+        call = partial(all_reduce, self._tp, sizes, self._clock.device.type, timeout_s=limit)
+        return self._try(f"all-reduce between {self._tp} ranks", call) or []
 
     def _gemm(self) -> list[GemmPoint]:
         self._say("matrix products")
@@ -191,14 +193,15 @@ class Bench:
         return prefill, decode
 
     def _try(self, what: str, call: Callable[[], T]) -> T | None:
-        """A point that this machine cannot take is noted, and the others go on."""
+        """A point that this machine cannot take is noted; the others go on, and what was measured is kept."""
         try:
             return call()
         except torch.cuda.OutOfMemoryError:
             self._budget.skipped.append(f"{what}: out of memory")
             torch.cuda.empty_cache()
-        except (DependencyError, NotImplementedError) as error:
-            self._budget.skipped.append(f"{what}: {error}")
+        except (DependencyError, RuntimeError) as error:
+            first = str(error).strip().partition("\n")[0]
+            self._budget.skipped.append(f"{what}: {type(error).__name__}: {first}")
         return None
 
 
