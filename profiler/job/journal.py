@@ -44,6 +44,13 @@ class History:
         """How often each point could not be measured."""
         return Counter(point for point, _ in self.lost)
 
+    def reasons_by_table(self) -> dict[str, dict[str, int]]:
+        """How many samples were taken for which reason, by table."""
+        found: dict[str, dict[str, int]] = {}
+        for (table, reason), count in self.reasons.items():
+            found.setdefault(table, {})[reason] = count
+        return found
+
 
 class Journal:
     """The samples of one layout.

@@ -17,6 +17,8 @@ from worker_graph.local.ports import check_free, free_ports
 
 #: Sixteen tokens, as vLLM on GPUs has it.
 DEFAULT_BLOCK_SIZE = 16
+#: Samples under this label of the journal are of a hand-off.
+PAIR = "pair"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from profiler.job.prepare import Prepared
 from profiler.job.record import LayoutRecord, RunRecord, earlier_layouts, exit_code
 from profiler.job.saving import code_version
 from profiler.job.status import Reporter
-from profiler.job.unit import Tools, UnitRun
+from profiler.job.tools import Tools
+from profiler.job.unit import UnitRun
 from profiler.models.stub import write_stub
 from worker_graph.local import leftovers
 

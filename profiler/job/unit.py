@@ -5,59 +5,34 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from profiler.engines.engine import Engine
 from profiler.engines.machine import ClockWatch, wait_until_free
 from profiler.errors import DependencyError, InputError
 from profiler.hardware import find_gpu
-from profiler.job import recording, saving
+from profiler.job import recording
 from profiler.job.journal import Journal
-from profiler.job.plan import Plan, Unit, Worker
+from profiler.job.plan import PAIR, Plan, Unit, Worker
 from profiler.job.prepare import journal_path
 from profiler.job.record import LayoutRecord
-from profiler.job.sampler import Sampler, describe, while_alive
+from profiler.job.results import Results
+from profiler.job.sampler import Sampler, while_alive
 from profiler.job.status import Reporter
-from profiler.measure import EngineMeter, Facts, Meter, PairMeter, Sample, read_facts
+from profiler.job.tools import ClosingMeter, Tools, together
+from profiler.measure import Facts
 from profiler.models.memory import check_kv_capacity
 from profiler.roofline import Roofline
-from profiler.sampling import Domain, Sampling, Target, Verdict
+from profiler.sampling import Domain, Sampling, Verdict
 from profiler.schema import TableName
 from worker_graph.local import leftovers
-
-T = TypeVar("T")
 
 #: Seconds between two assessments of all tables for the status; each takes the engine's time.
 _ASSESS_EVERY_S = 2.0
 #: Seconds between two signs of life.
 _TICK_S = 1.0
-#: Samples under this label are of the hand-off.
-PAIR = "pair"
-
-
-class ClosingMeter(Meter, Protocol):
-    """A meter with connections."""
-
-    async def close(self) -> None:
-        """Close them."""
-        ...
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a unit is measured with; tests put others in their place."""
-
-    launch: Callable[[Plan, Unit], Sequence[tuple[Engine, tuple[str, ...] | None]]] = lambda plan, unit: plan.launch(
-        unit
-    )
-    facts: Callable[..., Awaitable[Facts]] = read_facts
-    engine_meter: Callable[[Facts, int], ClosingMeter] = lambda facts, seed: EngineMeter(facts, seed=seed)
-    pair_meter: Callable[[Facts, Facts, int], ClosingMeter] = lambda prefill, decode, seed: PairMeter(
-        prefill, decode, seed=seed
-    )
-    target: Target = field(default_factory=Target)
 
 
 class UnitRun:
@@ -132,7 +107,7 @@ class UnitRun:
                 await engine.spawn()
                 # Before anything else: a killed run must find what it left.
                 leftovers.write(self._plan.folder, [one.pid for one in engines if one.pid is not None])
-            startups = await _together([engine.start() for engine in engines])
+            startups = await together([engine.start() for engine in engines])
         finally:
             if not startups and self._plan.serve is not None:
                 self._failed_starts_s = time.monotonic() - began
@@ -154,7 +129,7 @@ class UnitRun:
         with self._clocks:
             tables = [sampler for label, sampler in self._samplers.items() if label != PAIR]
             # Each engine has GPUs of its own, so both are measured at once; the hand-off then has them to itself.
-            await while_alive(_together([sampler.run() for sampler in tables]), engines)
+            await while_alive(together([sampler.run() for sampler in tables]), engines)
             if PAIR in self._samplers:
                 await while_alive(self._samplers[PAIR].run(), engines)
 
@@ -343,88 +318,14 @@ class UnitRun:
             for label in labels
             for point, reason in journal.history(label).lost
         ]
-        record.reasons = {label: _nested(journal.history(label).reasons) for label in labels}
+        record.reasons = {label: journal.history(label).reasons_by_table() for label in labels}
         if self._samplers:
             self._assess()
 
     def _save(self) -> None:
         self._tell(phase="saving", message="writing profiles", left_s=None)
         self._assess()
-        plan, journal = self._plan, self._journal
-        work: list[tuple[Worker, saving.Measured, list[Sample]]] = []
-        for worker in self._unit.workers:
-            command = journal.commands[worker.label]
-            handoff = journal.history(PAIR) if worker.label == "decode" and self._unit.is_pair else None
-            samples = [*journal.history(worker.label).samples, *(handoff.samples if handoff else [])]
-            measured = saving.Measured(
-                model=plan.model,
-                gpu=plan.machine.gpu,
-                driver=plan.machine.driver,
-                layout=worker.layout,
-                facts=self._facts[worker.label],
-                argv=None if command is None else tuple(command),
-                startups_s=tuple(journal.startups_s.get(worker.label, ())),
-                measuring_s=journal.history(worker.label).spent_s + (handoff.spent_s if handoff else 0.0),
-                capacity_check=self._checks.get(worker.label),
-                warnings=self._warnings([worker.label, *([PAIR] if handoff else [])]),
-            )
-            work.append((worker, measured, samples))
-        to = plan.settings.to
-        paths = [
-            saving.folder_of(to, m.model.name, m.gpu, m.facts.version, role, m.layout)
-            for w, m, _ in work
-            for role in w.roles
-        ]
-        own = set(journal.saving)
-        for path in paths:
-            if path.exists() and str(path.relative_to(to)) not in own and not plan.settings.overwrite:
-                right = "--overwrite to replace it; the samples are kept, and --resume goes on with them"
-                raise InputError("exists", expected=right, source=path, field="--to")
-        journal.save([str(path.relative_to(to)) for path in paths])
-        missing: list[str] = []
-        for worker, measured, samples in work:
-            profiles, without = saving.save(measured, samples, worker.roles, to, overwrite=True)
-            self._record.profiles += [str(profile.path.relative_to(to)) for profile in profiles]
-            missing += without
-            for profile in profiles:
-                for table, error in profile.meta.errors.items():
-                    label = PAIR if table == "transfer" else worker.label
-                    self._record.tables[label][table] |= {"mean": error.mean, "worst": error.worst}
-            self._record.warnings += [w for w in measured.warnings if w not in self._record.warnings]
-        if missing:
-            raise DependencyError("; ".join(missing))
-
-    def _warnings(self, labels: Sequence[str]) -> tuple[str, ...]:
-        found: list[str] = list(self._clocks.warnings())
-        if self._plan.serve is not None and self._plan.serve.dummy:
-            found.append("random weights: times follow from sizes, but routing to experts is more even than in reality")
-        if self._plan.serve is None:
-            found.append("start-up was not measured: the engine ran already")
-        if len(self._unit.workers) == 2 and PAIR not in labels:
-            found.append("measured beside the other engine of a pair on the same machine")
-        for label in labels:
-            for table, row in self._record.tables.get(label, {}).items():
-                if row["verdict"] not in {Verdict.TARGET.value, Verdict.FEW.value}:
-                    error = f"; leave-one-out error {100 * row['mean']:.1f} %" if "mean" in row else ""
-                    found.append(f"{table} did not reach its target ({row['verdict']}){error}")
-            lost = self._journal.history(label).failed
-            found += [f"{describe(point)} was lost {count} times" for point, count in lost.items() if count > 1]
-        return tuple(found)
-
-
-def _nested(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for (table, reason), count in counts.items():
-        found.setdefault(table, {})[reason] = count
-    return found
-
-
-async def _together(work: Sequence[Awaitable[T]]) -> list[T]:
-    """Results of all; the first failure ends the others and is raised as it is."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        results = Results(
+            self._plan, self._unit, self._record, self._journal, self._facts, self._checks, self._clocks.warnings()
+        )
+        results.save()

@@ -12,15 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-#: The verb by itself, as the command line `profiler` has it.
-_PROGRAM = """
-import typer
-from profiler import console
-from profiler.cli import run
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command("run")(run.run)
-console.run(app)
-"""
+_PROGRAM = "from profiler.cli import main; main()"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -31,7 +23,7 @@ class Run:
         self.log, self.answer = log, log.with_suffix(".json")
         with log.open("wb") as said, self.answer.open("wb") as answered:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "--output", "json", *arguments],
+                [sys.executable, "-c", _PROGRAM, "run", "--output", "json", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=answered,
                 stderr=said,

@@ -14,7 +14,7 @@ from profiler.job.journal import Journal
 from profiler.job.plan import Plan, Unit
 from profiler.job.prepare import Prepared, prepare
 from profiler.job.settings import Settings
-from profiler.job.unit import Tools
+from profiler.job.tools import Tools
 from profiler.measure import Facts, Point, Sample
 from profiler.models.layouts import Layout
 from profiler.sampling import Target
