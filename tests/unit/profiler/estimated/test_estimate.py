@@ -133,8 +133,9 @@ def test_the_warning_reaches_show_and_the_planner(made: Path, tmp_path: Path) ->
 
 def test_data_parallel_tables_are_of_the_whole_worker(tmp_path: Path) -> None:
     config = find_model("qwen3-30b-a3b")
-    made = plan(Worker(config=config, name=config.name, gpu="h200-sxm", tp=2, dp=2, expert_parallel=True, max_num_seqs=32,
-                       max_model_len=4096))  # fmt: skip
+    worker = Worker(config=config, name=config.name, gpu="h200-sxm", tp=2, dp=2, expert_parallel=True,
+                    max_num_seqs=32, max_model_len=4096)  # fmt: skip
+    made = plan(worker)
     assert (made.request.moe_tp, made.request.moe_ep) == (1, 4)
     points = {kind: getattr(made.request, kind) for kind in ("prefill", "decode", "mixed")}
     answer = {kind: [1.0 + sum(point) / 1e5 for point in held] for kind, held in points.items()}
