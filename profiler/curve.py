@@ -33,6 +33,8 @@ class Curve:
         values_ms: shape (n,), positive.
         light: speed of light in milliseconds against tokens, non-decreasing and positive; None when not
             known.
+        step_at: tokens after which the curve steps up, since an engine does something else from there on (it leaves its
+            CUDA graphs); neither side is interpolated across it. None for none.
 
     Raises:
         ValueError: no points, different lengths, or something is not finite and positive.
@@ -43,6 +45,7 @@ class Curve:
         tokens: ArrayLike,
         values_ms: ArrayLike,
         light: Callable[[ArrayLike], NDArray[np.float64]] | None = None,
+        step_at: float | None = None,
     ) -> None:
         x, y = (np.asarray(a, dtype=np.float64).ravel() for a in (tokens, values_ms))
         if len(x) != len(y) or len(x) == 0:
@@ -57,12 +60,18 @@ class Curve:
         self.medians_ms = np.array([float(np.median(sample)) for sample in self._samples])
         #: the medians made non-decreasing; what the curve goes through.
         self.knots_ms = isotonic(self.medians_ms)
+        left = self.tokens <= (np.inf if step_at is None else step_at)
+        self._step_at = step_at if step_at is not None and left.any() and not left.all() else None
+        self._left = left
 
     def ms(self, tokens: ArrayLike) -> NDArray[np.float64]:
         """Milliseconds for `tokens` (any shape); nan stays nan."""
         x = np.asarray(tokens, dtype=np.float64)
         first, last = self.tokens[0], self.tokens[-1]
         inside = np.interp(x, self.tokens, self.knots_ms)
+        if self._step_at is not None:
+            sides = [np.interp(x, self.tokens[side], self.knots_ms[side]) for side in (self._left, ~self._left)]
+            inside = np.where(x <= self._step_at, *sides)
         if self._light is None:
             return np.asarray(inside * np.maximum(x / last, 1.0))
         end = np.clip(x, first, last)
@@ -72,6 +81,8 @@ class Curve:
     def where(self, tokens: float) -> Where:
         """Where a length lies among the measured ones."""
         x = self.tokens
+        if self._step_at is not None:
+            x = x[self._left] if tokens <= self._step_at else x[~self._left]
         if not x[0] <= tokens <= x[-1]:
             return Where.OUTSIDE
         # With three points or fewer there is no interval between two checked points; np.clip keeps that an
@@ -106,7 +117,7 @@ class Curve:
 
     def _rebuild(self, tokens: NDArray[np.float64], values_ms: NDArray[np.float64]) -> Self:
         other = object.__new__(type(self))
-        Curve.__init__(other, tokens, values_ms, self._light)
+        Curve.__init__(other, tokens, values_ms, self._light, self._step_at)
         return other
 
 
@@ -117,10 +128,18 @@ class PrefillCurve(Curve):
         isl: shape (n,), tokens; repeats in any order.
         ttft_ms: shape (n,).
         roofline: speed of light of the worker; None when the model's shape or the GPU is not known.
+        graph_tokens: tokens of an iteration up to which the engine replays CUDA graphs; launching kernels one by one
+            beyond them takes longer at once. None when not known.
     """
 
-    def __init__(self, isl: ArrayLike, ttft_ms: ArrayLike, roofline: Roofline | None = None) -> None:
-        super().__init__(isl, ttft_ms, None if roofline is None else roofline.prefill_ms)
+    def __init__(
+        self,
+        isl: ArrayLike,
+        ttft_ms: ArrayLike,
+        roofline: Roofline | None = None,
+        graph_tokens: float | None = None,
+    ) -> None:
+        super().__init__(isl, ttft_ms, None if roofline is None else roofline.prefill_ms, graph_tokens)
 
     def ttft_ms(self, isl: ArrayLike) -> NDArray[np.float64]:
         """TTFT in milliseconds for prompts of `isl` tokens that have to be computed (any shape)."""

@@ -116,12 +116,18 @@ class Engine(_Strict):
 
 
 class Limits(_Strict):
-    """Limits of the engine's scheduler; None is unknown, not unlimited."""
+    """Limits of the engine's scheduler; None is unknown, not unlimited.
+
+    `max_cudagraph_tokens` is the largest iteration, in tokens, that replays CUDA graphs; `async_scheduling` says that the
+    engine decides an iteration while the one before it runs.
+    """
 
     max_num_seqs: _Count | None = None
     max_num_batched_tokens: _Count | None = None
     block_size: _Count | None = None
     max_model_len: _Count | None = None
+    max_cudagraph_tokens: _Count | None = None
+    async_scheduling: bool | None = None
 
 
 class ArrayForm(_Strict):

@@ -48,6 +48,26 @@ class Limits:
     gpu_memory_utilization: float | None = None
 
 
+#: vLLM captures CUDA graphs for twice its sequences, and for no more than so many tokens (VllmConfig, 0.11 to 0.32).
+_MOST_CUDAGRAPH_TOKENS = 512
+
+
+def cudagraph_tokens(limits: Limits, more: Sequence[str]) -> int | None:
+    """Tokens up to which an iteration replays CUDA graphs; None where there are none or other arguments choose them.
+
+    Args:
+        limits: of the worker.
+        more: arguments that it is started with beside them.
+    """
+    for place, word in enumerate(more):
+        name, _, value = word.partition("=")
+        if name == "--max-cudagraph-capture-size":
+            return int(value or more[place + 1])
+        if name in {"--enforce-eager", "--cudagraph-capture-sizes", "--cuda-graph-sizes", "--compilation-config", "-O"}:
+            return None
+    return min(2 * limits.max_num_seqs, _MOST_CUDAGRAPH_TOKENS)
+
+
 @dataclass(frozen=True, slots=True)
 class Serve:
     """What is served, alike for all layouts.

@@ -116,6 +116,7 @@ def _meta(measured: Measured, role: Role) -> ProfileMeta:
             max_num_batched_tokens=facts.max_num_batched_tokens,
             block_size=facts.block_size,
             max_model_len=facts.max_model_len,
+            max_cudagraph_tokens=facts.max_cudagraph_tokens,
         ),
         startup_s=tuple(round(seconds, 3) for seconds in started) or None,
         date=dt.datetime.now(dt.UTC).date(),

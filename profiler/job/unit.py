@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from profiler.engines.command import cudagraph_tokens
 from profiler.engines.engine import Engine
 from profiler.engines.machine import ClockWatch, wait_until_free
 from profiler.errors import DependencyError, InputError
@@ -165,7 +166,11 @@ class UnitRun:
         self._checks[worker.label] = self._check_capacity(worker, facts.kv_capacity_tokens)
         # Of an engine that runs already, less than it can may be asked for.
         longest = min(facts.max_model_len, settings.max_model_len or facts.max_model_len)
-        return replace(facts, block_size=facts.block_size or limits.block_size, max_model_len=longest)
+        graphs = None
+        if launched is not None and not self._plan.machine.is_cpu:
+            graphs = cudagraph_tokens(limits, launched.more)
+        block_size = facts.block_size or limits.block_size
+        return replace(facts, block_size=block_size, max_model_len=longest, max_cudagraph_tokens=graphs)
 
     def _check_capacity(self, worker: Worker, reported: int) -> str | None:
         """How the capacity compares with memory arithmetic; None where that is not known, or the user chose it."""
@@ -238,6 +243,7 @@ class UnitRun:
             block_size=facts.block_size or 0,
             prefix_caching=facts.prefix_caching,
             longest_isl=settings.longest_isl,
+            max_cudagraph_tokens=facts.max_cudagraph_tokens,
         )
         # Repeats as the tools say; error and budget as asked for.
         target = replace(self._tools.target, max_error=settings.max_error, seconds=budget_s)

@@ -56,6 +56,7 @@ class Facts:
         prefix_caching: whether equal beginnings are computed once.
         max_model_len, max_num_seqs, max_num_batched_tokens: its limits; the latter two for all ranks together.
         dp: data-parallel ranks behind the address.
+        max_cudagraph_tokens: tokens up to which an iteration of one rank replays CUDA graphs.
     """
 
     url: str
@@ -68,6 +69,7 @@ class Facts:
     max_num_seqs: int | None
     max_num_batched_tokens: int | None
     dp: int = 1
+    max_cudagraph_tokens: int | None = None
 
 
 class SampleError(DependencyError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,11 +23,16 @@ class Stream:
         sent_s: when it was sent, by the loop's clock.
         transcript: what has come so far.
         ended_s: when its stream ended; None before.
+        counting: whether its chunks say how many tokens there are so far.
+        first_s, last_s: when its first and its last token had come, once it has ended.
     """
 
     sent_s: float
     transcript: Transcript = field(default_factory=Transcript)
     ended_s: float | None = None
+    counting: bool = True
+    first_s: float = math.nan
+    last_s: float = math.nan
 
     @property
     def started(self) -> bool:
@@ -34,7 +40,7 @@ class Stream:
         return self.transcript.pieces > 0
 
     def timeline(self) -> list[tuple[float, int]]:
-        """When how many tokens had come."""
+        """When how many tokens had come; of streams that were asked to count."""
         return self.transcript.timeline()
 
 
@@ -85,7 +91,13 @@ class Client:
         return f'{{"prompt": {prompt}, {json.dumps(rest)[1:]}'.encode()
 
     async def stream(
-        self, prompt: str, max_tokens: int, on_start: Callable[[Stream], None] | None = None, **fields: Any
+        self,
+        prompt: str,
+        max_tokens: int,
+        on_start: Callable[[Stream], None] | None = None,
+        *,
+        counting: bool = True,
+        **fields: Any,
     ) -> Stream:
         """Send a request and read its stream to the end.
 
@@ -93,16 +105,17 @@ class Client:
             prompt: JSON of a list of token ids.
             max_tokens: output tokens; exactly so many are made.
             on_start: called with the stream when it is sent; its transcript grows from then on.
+            counting: whether each chunk says how many tokens there are so far, which costs the server a little.
             fields: more of the request.
 
         Raises:
             SampleError: it was lost, whole or in part.
         """
         # A usage in every chunk counts tokens that were merged; ids would bring the whole prompt back with the first.
-        options = {"include_usage": True, "continuous_usage_stats": True}
+        options = {"include_usage": True, "continuous_usage_stats": counting}
         body = self.body(prompt, max_tokens, stream=True, stream_options=options, **fields)
         loop = asyncio.get_running_loop()
-        stream = Stream(loop.time())
+        stream = Stream(loop.time(), counting=counting)
         if on_start is not None:
             on_start(stream)
         try:
@@ -121,6 +134,7 @@ class Client:
         if reading.error or not reading.done or made != max_tokens:
             problem = reading.error or ("" if reading.done else "the stream broke off")
             raise SampleError(f"{self.facts.url}: {made} of {max_tokens} tokens; {problem}".rstrip("; "))
+        stream.first_s, stream.last_s = reading.first_s or math.nan, reading.last_s or math.nan
         return stream
 
     async def answer(self, prompt: str, max_tokens: int, **fields: Any) -> tuple[Mapping[str, Any], float]:

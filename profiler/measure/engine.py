@@ -18,10 +18,13 @@ from profiler.measure.prompts import Streams
 DECODE_STEPS = 64
 #: Fewest iterations that a window must show.
 LEAST_STEPS = 16
+#: Streams of a batch whose chunks say how many tokens there are so far; the others cost the server what users' do.
+PROBES = 8
 #: Prompts sent one after another into a decoding batch, in one mixed sample.
-MIXED_PROMPTS = 6
-#: Iterations between two of them, and before the first.
-MIXED_PAUSE_STEPS, MIXED_QUIET_STEPS = 4, 24
+MIXED_PROMPTS = 8
+#: Iterations between two of them, and before the first. What an iteration without a prompt takes is known from those
+#: before, and its error counts as often as there are others between prompts: so few between, and many before.
+MIXED_PAUSE_STEPS, MIXED_QUIET_STEPS = 1, 40
 #: Above this share of a core the client itself may be what is slow; the engine's own clock counts then.
 BUSY_CLIENT = 0.8
 
@@ -95,7 +98,9 @@ class EngineMeter:
             fillers = [self._streams.tokens(head, hit) for head in heads]
             prompts = [self._streams.extended(head, isl) for head in fillers]
             await _all([self._client.stream(self._streams.extended(head, hit + 1), 1) for head in fillers])
-            await asyncio.sleep(0.1)
+        elif batch == 1:
+            # An engine that has idled, and its GPU's clock, take longer for the first prompt than for those after it.
+            await self._client.stream(self._streams.prompt(self._streams.fresh(), isl), 1)
         before = await scrape(session, url)
         streams = await _all([self._client.stream(prompt, 1) for prompt in prompts])
         after = await settled(session, url, _FINISHED, before.get(_FINISHED) + batch)
@@ -132,15 +137,13 @@ class EngineMeter:
             streams: list[Stream] = []
             watch = asyncio.create_task(self._server_itl_ms(streams, batch, steps))
             try:
-                await _all(
-                    [self._client.stream(self._streams.prompt(k, length), steps, streams.append) for k in range(batch)]
-                )
+                ended = await _all([self._decoding(k, length, steps, streams) for k in range(batch)])
             finally:
                 watch.cancel()
                 server = (await asyncio.gather(watch, return_exceptions=True))[0]
             busy = (time.process_time() - began[0]) / (time.monotonic() - began[1])
-            timelines = [stream.timeline() for stream in streams]
-            window = steady.common(timelines)
+            timelines = [stream.timeline() for stream in ended[:PROBES]]
+            window = steady.common([(stream.first_s, stream.last_s) for stream in ended])
             if window is not None and steady.steps_in(timelines, window) >= min(LEAST_STEPS, steps // 2):
                 break
             if attempt == 0 and self.facts.prefix_caching:
@@ -164,6 +167,10 @@ class EngineMeter:
         elif busy > BUSY_CLIENT:
             values["suspect"] = 1.0
         return values
+
+    def _decoding(self, k: int, length: int, steps: int, streams: list[Stream]) -> Coroutine[Any, Any, Stream]:
+        """Request k of a batch; it joins `streams` when it is sent."""
+        return self._client.stream(self._streams.prompt(k, length), steps, streams.append, counting=k < PROBES)
 
     def _ramp_steps(self, batch: int, context: float) -> int:
         """Iterations that the first request decodes before the last one's prompt is computed."""
@@ -223,22 +230,18 @@ class EngineMeter:
             await self._fill(batch, length)
         prompts = [self._streams.prompt(self._streams.fresh(), prefill_tokens) for _ in range(MIXED_PROMPTS)]
         streams: list[Stream] = []
-        tasks = [
-            asyncio.create_task(self._client.stream(self._streams.prompt(k, length), steps, streams.append))
-            for k in range(batch)
-        ]
+        tasks = [asyncio.create_task(self._decoding(k, length, steps, streams)) for k in range(batch)]
         try:
-            start, end = await self._inject(tasks, streams, prompts)
+            began, start, end = await self._inject(tasks, streams, prompts)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._idle()
-        timelines = [stream.timeline() for stream in streams]
-        common = steady.common(timelines)
-        if common is None or common.end_s < end:
+        timelines = [stream.timeline() for stream in streams if stream.counting]
+        if any(not timeline or timeline[-1][0] < end for timeline in timelines):
             raise SampleError(f"{batch} requests did not decode while {MIXED_PROMPTS} prompts were sent")
-        quiet = steady.step_ms(timelines, steady.Window(common.start_s, start))
+        quiet = steady.step_ms(timelines, steady.Window(began, start))
         if quiet is None:
             raise SampleError("no iteration without a prompt was seen")
         value = steady.mixed_ms(timelines, steady.Window(start, end), quiet, MIXED_PROMPTS)
@@ -253,8 +256,12 @@ class EngineMeter:
 
     async def _inject(
         self, tasks: Sequence[asyncio.Task[Stream]], streams: Sequence[Stream], prompts: Sequence[str]
-    ) -> tuple[float, float]:
-        """Send prompts into a batch that decodes; returns when the first was sent and the last was answered."""
+    ) -> tuple[float, float, float]:
+        """Send prompts into a batch that decodes.
+
+        Returns:
+            When all of it decoded, when the first prompt was sent, and when the last was answered.
+        """
         loop = asyncio.get_running_loop()
 
         def pieces() -> int:
@@ -282,7 +289,7 @@ class EngineMeter:
         end = loop.time()
         have = pieces()
         await until(have + 2)  # so that every stream shows the last of these iterations
-        return start, end
+        return began, start, end
 
     async def _idle(self) -> None:
         """Until the engine runs nothing: requests that were cut off go on until it notices."""

@@ -29,12 +29,11 @@ class Window:
     end_s: float
 
 
-def common(timelines: Sequence[Timeline]) -> Window | None:
-    """The span in which all streams ran; None if there is none."""
-    if not timelines or any(not timeline for timeline in timelines):
+def common(spans: Sequence[tuple[float, float]]) -> Window | None:
+    """The span in which all streams ran, from their first and last tokens; None if there is none."""
+    if not spans:
         return None
-    start = max(timeline[0][0] for timeline in timelines)
-    end = min(timeline[-1][0] for timeline in timelines)
+    start, end = max(first for first, _ in spans), min(last for _, last in spans)
     return Window(start, end) if end > start else None
 
 

@@ -26,6 +26,8 @@ class Domain:
         kv_capacity_tokens: its KV cache.
         block_size: tokens of a KV block.
         prefix_caching: whether prefix hits can be measured.
+        max_cudagraph_tokens: tokens up to which an iteration replays CUDA graphs: TTFT steps up behind it. None where
+            that is not known, or there are none.
 
     Raises:
         ValueError: a limit is not positive.
@@ -40,6 +42,7 @@ class Domain:
     prefix_caching: bool
     shortest_isl: int = 32
     longest_isl: int | None = None
+    max_cudagraph_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -104,7 +104,17 @@ def _lone(domain: Domain, roofline: Roofline | None) -> Group:
                 del why[length]
         if all(not _near(n, knee) or n in {lengths[0], lengths[-1]} for n in why):
             why[knee] = Reason.KNEE
+    for n in _step(domain, lengths):
+        why[n] = Reason.KNEE
     return [(Point("prefill", (float(n), 1.0, 0.0)), why[n]) for n in sorted(why)]
+
+
+def _step(domain: Domain, lengths: Sequence[int]) -> list[int]:
+    """Lengths around the end of the CUDA graphs: both sides of the step, and one more on each to check them by."""
+    last = domain.max_cudagraph_tokens
+    if last is None or not lengths[0] < last - 2 * domain.block_size < last * 2 < lengths[-1]:
+        return []
+    return [last * 5 // 8, last, last + domain.block_size, last * 7 // 5]
 
 
 def _batched(domain: Domain) -> Group:

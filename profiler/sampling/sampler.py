@@ -22,6 +22,8 @@ from profiler.sampling.refine import State, assess
 from profiler.sampling.words import Reason, Verdict
 from profiler.schema import TableError, TableName
 
+#: Contexts that fill this share of the KV cache take longer to compute than to measure.
+_COSTLY_SHARE = 0.25
 #: A point that failed this often is not asked for again.
 _FAILURES = 2
 #: A table this many times worse than its target gets no more turns for being worse still: it may be hopeless.
@@ -160,6 +162,9 @@ class Sampling:
         """Like `next`, with the reason."""
         if self._spent_out(samples):
             return None
+        again = self._while_it_is_cached(samples, failed or {})
+        if again is not None:
+            return again
         tables = self._tables(samples, failed or {})
         for repeats in range(1, self._target.min_repeats + 1):
             choice = _in_turn(tables, repeats)
@@ -170,6 +175,17 @@ class Sampling:
             return None
         held = next((_context(sample.point) for sample in reversed(samples) if sample.point.table == "decode"), None)
         return _best(min(able, key=lambda entry: entry[:2])[2], held)
+
+    def _while_it_is_cached(self, samples: Sequence[Sample], failed: Mapping[Point, int]) -> Choice | None:
+        """The last point once more where bringing its contexts into the KV cache is most of its cost."""
+        if not samples or samples[-1].point.table not in {"decode", "mixed"}:
+            return None
+        point = samples[-1].point
+        taken = sum(sample.point == point for sample in samples)
+        large = point.at[-1] >= _COSTLY_SHARE * self._domain.kv_capacity_tokens
+        if large and not failed.get(point) and taken < self._target.min_repeats and self._domain.prefix_caching:
+            return Choice(point, Reason.REPEAT)
+        return None
 
     def progress(self, samples: Sequence[Sample], failed: Mapping[Point, int] | None = None) -> Progress:
         """How all tables stand after these samples; arguments and errors as in `next`."""
