@@ -118,8 +118,8 @@ class Engine(_Strict):
 class Limits(_Strict):
     """Limits of the engine's scheduler; None is unknown, not unlimited.
 
-    `max_cudagraph_tokens` is the largest iteration, in tokens, that replays CUDA graphs; `async_scheduling` says that the
-    engine decides an iteration while the one before it runs.
+    `max_cudagraph_tokens` is the largest iteration, in tokens, that replays CUDA graphs; `async_scheduling` says that
+    the engine decides an iteration while the one before it runs.
     """
 
     max_num_seqs: _Count | None = None

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from profiler.csvfile import COLUMNS, Samples, read_table, table_text
 from profiler.curve import PrefillCurve, TransferCurve
+from profiler.engine_side import engine_curve, front_end, has_engine_clock, lone
 from profiler.errors import DependencyError, InputError
 from profiler.mixed import MixedTable
 from profiler.roofline import Roofline
@@ -59,48 +59,28 @@ class Profile:
     @cached_property
     def prefill(self) -> PrefillCurve | None:
         """TTFT of lone prompts without a prefix hit against ISL; None when the profile has no such table."""
-        return self._prefill_curve("ttft_ms")
+        rows = self.samples.get("prefill")
+        if rows is None:
+            return None
+        kept = lone(rows)
+        return self._prefill_curve(rows["isl"][kept], rows["ttft_ms"][kept])
 
     @cached_property
     def prefill_engine(self) -> PrefillCurve | None:
         """As `prefill`, but by the engine's own clock, from scheduled to the first token, where the table has that."""
-        return self._prefill_curve("server_ms") if self._engine_side else self.prefill
+        rows = self.samples.get("prefill")
+        if rows is None or not has_engine_clock(rows):
+            return self.prefill
+        return engine_curve(rows, self._prefill_curve)
 
     @cached_property
     def front_end(self) -> tuple[float, float]:
-        """TTFT that is not the engine's: ms, and ms a prompt token; 0 where the table has not the engine's clock.
-
-        HTTP, reading the prompt and passing it on. The median of the slopes between any two lone prompts (Theil-Sen)
-        and the median of what is left, as single requests are late for reasons of their own; neither below 0.
-        """
-        if not self._engine_side:
-            return 0.0, 0.0
-        from scipy.stats import theilslopes  # noqa: PLC0415 - takes longer to import than the rest of the package
-
-        rows = self.samples["prefill"]
-        both = np.isfinite(rows["server_ms"]) & _column_is(rows, "batch", 1)
-        isl, outside = rows["isl"][both], (rows["ttft_ms"] - rows["server_ms"])[both]
-        slope = max(0.0, float(theilslopes(outside, isl).slope)) if len(np.unique(isl)) > 1 else 0.0
-        return max(0.0, float(np.median(outside - slope * isl))), slope
-
-    @property
-    def _lone(self) -> NDArray[np.bool_]:
-        rows = self.samples["prefill"]
-        return _column_is(rows, "batch", 1) & _column_is(rows, "prefix_hit_tokens", 0)
-
-    @property
-    def _engine_side(self) -> bool:
+        """TTFT outside the engine's loop: ms, and ms per prompt token; 0 where the table has not the engine's clock."""
         rows = self.samples.get("prefill")
-        return rows is not None and "server_ms" in rows and bool(np.isfinite(rows["server_ms"][self._lone]).any())
+        return (0.0, 0.0) if rows is None or not has_engine_clock(rows) else front_end(rows)
 
-    def _prefill_curve(self, column: str) -> PrefillCurve | None:
-        rows = self.samples.get("prefill")
-        if rows is None:
-            return None
-        lone = self._lone & np.isfinite(rows[column])
-        return PrefillCurve(
-            rows["isl"][lone], rows[column][lone], self.roofline, self.meta.limits.max_cudagraph_tokens
-        )
+    def _prefill_curve(self, isl: ArrayLike, ms: ArrayLike) -> PrefillCurve:
+        return PrefillCurve(isl, ms, self.roofline, self.meta.limits.max_cudagraph_tokens)
 
     @cached_property
     def decode(self) -> DecodeSurface | None:
@@ -145,11 +125,6 @@ class Profile:
         }
         errors = {name: table.leave_one_out.summary for name, table in tables.items() if table is not None}
         return {name: error for name, error in errors.items() if error is not None}
-
-
-def _column_is(rows: Samples, name: str, value: float) -> NDArray[np.bool_]:
-    """Where an optional column has this value; all rows where the table has no such column."""
-    return rows[name] == value if name in rows else np.ones(len(rows["isl"]), dtype=np.bool_)
 
 
 def load_profile(path: Path | str) -> Profile:

@@ -5,16 +5,24 @@ how many tokens an iteration holds (weights, GEMMs, fixed overhead), the square 
 each prompt alone. An iteration with prompts of q_1, q_2, … new tokens behind h_1, h_2, … cached ones then takes L(q_1
 + q_2 + …) + alpha * sum((h_i + q_i)^2 - h_i^2). A lone prompt gets exactly its measured time back, and a batch shares
 the fixed part but is never faster on its linear part than the table's longest prompts were.
+
+Where the table has the engine's own clock, T is that, and what a client sees beyond it is the front end's: a line over
+the prompt's tokens that is added to a request's TTFT and delays no other request.
+
+An engine that schedules ahead launches an iteration while the one before it runs. Beside decodes, then, only the GPU's
+own time is left of a prompt's, and that is convex in the tokens: at first the weights are read whatever their number,
+then arithmetic grows with it. What lone prompts took above the largest convex curve below them was the launching.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from profiler.engine_side import agreeing, attention_share, convex_below
 from profiler.interpolate import DecodeSurface, PrefillCurve
 from profiler.roofline import kv_bytes_per_token
 from profiler.tables import Profile
@@ -36,37 +44,60 @@ class EngineTiming:
 
     Attributes:
         prefill_ms: L at 0, step, 2 step, … tokens, ms; shape (N,).
-        prefill_step_tokens: tokens between nodes of `prefill_ms`.
+        behind_ms: L of prompts beside decodes, that is in an iteration right behind another one; shape (N,).
+        prefill_step_tokens: tokens between nodes of both.
         attention_ms_per_token2: alpha.
         decode_ms: iteration time of a pure decode batch by running batch 0, 1, … and KV node; ms; shape (B, K).
         kv_step_tokens: KV tokens between nodes of `decode_ms`.
-        floor_ms: decode iteration at batch 1 with no KV; what a mixed iteration shares between its two halves.
+        floor_ms: decode iteration at batch 1 with no KV; no iteration is shorter.
+        shared_ms: what an iteration of prompts and decodes saves against the two apart.
         kv_capacity_tokens, max_num_seqs, max_num_batched_tokens, block_size: the engine's limits.
         gpus: GPUs of one worker.
+        front_ms, front_ms_per_token: TTFT spent outside the engine's loop, by prompt tokens.
+        ahead: an iteration is decided when the one before it begins.
     """
 
     prefill_ms: NDArray[np.float64]
+    behind_ms: NDArray[np.float64]
     prefill_step_tokens: int
     attention_ms_per_token2: float
     decode_ms: NDArray[np.float64]
     kv_step_tokens: float
     floor_ms: float
+    shared_ms: float
     kv_capacity_tokens: int
     max_num_seqs: int
     max_num_batched_tokens: int
     block_size: int
     gpus: int
+    front_ms: float = 0.0
+    front_ms_per_token: float = 0.0
+    ahead: bool = False
 
-    def linear_ms(self, tokens: ArrayLike) -> NDArray[np.float64]:
-        """L(tokens), ms, same shape."""
+    def front_end_ms(self, isl: ArrayLike) -> NDArray[np.float64]:
+        """What a prompt's TTFT holds beside the engine's loop, ms, same shape as `isl`."""
+        return self.front_ms + self.front_ms_per_token * np.asarray(isl, dtype=np.float64)
+
+    def linear_ms(self, tokens: ArrayLike, *, behind: bool = False) -> NDArray[np.float64]:
+        """L(tokens), ms, same shape; `behind` another iteration, or alone."""
         nodes = np.arange(len(self.prefill_ms)) * float(self.prefill_step_tokens)
-        return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, self.prefill_ms))
+        table = self.behind_ms if behind else self.prefill_ms
+        return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, table))
 
     def prompt_ms(self, isl: ArrayLike, prefix_hit_tokens: ArrayLike = 0) -> NDArray[np.float64]:
         """A lone prompt's prefill time, ms, same shape as `isl`."""
         total = np.asarray(isl, dtype=np.float64)
         hit = np.asarray(prefix_hit_tokens, dtype=np.float64)
         return self.linear_ms(total - hit) + self.attention_ms_per_token2 * (total**2 - hit**2)
+
+    def mixed_ms(self, prompts_ms: ArrayLike, decode_ms: ArrayLike) -> NDArray[np.float64]:
+        """An iteration of prompts, with their attention, and decodes, ms; of what each takes (broadcast).
+
+        Prompts take the floor at least, and no iteration less than its decodes.
+        """
+        decode = np.asarray(decode_ms, dtype=np.float64)
+        prompts = np.maximum(np.asarray(prompts_ms, dtype=np.float64), self.floor_ms)
+        return np.maximum(prompts + (decode - self.shared_ms), decode)
 
     def iteration_ms(self, batch: ArrayLike, kv_tokens: ArrayLike) -> NDArray[np.float64]:
         """A pure decode iteration, ms; bilinear in (batch, KV tokens), held at the table's ends."""
@@ -94,20 +125,6 @@ class TransferTiming:
         """Hand-off time, ms, same shape as `tokens`."""
         nodes = np.arange(len(self.transfer_ms)) * float(self.step_tokens)
         return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, self.transfer_ms))
-
-
-def attention_share(curve: PrefillCurve, longest: int) -> float:
-    """alpha, ms per token^2: the least-squares quadratic term, held so that L stays non-decreasing.
-
-    Bounded below by 0 and above by the smallest slope of T over (n_i + n_{i+1}) between sampled lengths.
-    """
-    lengths = np.unique(np.linspace(longest / 64, longest, 64).astype(np.int64)).astype(np.float64)
-    times = curve.ttft_ms(lengths)
-    if len(lengths) < 3:
-        return 0.0
-    quadratic = float(np.polyfit(lengths, times, 2)[0])
-    ceiling = float(np.min(np.diff(times) / np.diff(lengths**2)))
-    return max(0.0, min(quadratic, ceiling))
 
 
 def _prefill_table(curve: PrefillCurve, longest: int, tokens: int) -> tuple[NDArray[np.float64], float]:
@@ -143,28 +160,56 @@ def engine_timing(prefill: Profile | None, decode: Profile | None, *, limits_of:
     if capacity is None:
         capacity = DEFAULT_MAX_MODEL_LEN
     tokens = min(limits.max_model_len or DEFAULT_MAX_MODEL_LEN, DEFAULT_MAX_MODEL_LEN) + batched
-    if prefill is not None and prefill.prefill is not None:
+    front_ms, front_ms_per_token = 0.0, 0.0
+    if prefill is not None and prefill.prefill_engine is not None:
         longest = int(prefill.samples["prefill"]["isl"].max())
-        fill, alpha = _prefill_table(prefill.prefill, longest, tokens)
+        fill, alpha = _prefill_table(prefill.prefill_engine, longest, tokens)
+        front_ms, front_ms_per_token = prefill.front_end
     else:
         fill, alpha = np.zeros(2), 0.0
     if decode is not None and decode.decode is not None:
         table, step = _decode_table(decode.decode, seqs, capacity)
     else:
         table, step = np.zeros((seqs + 1, 2)), float(capacity)
-    return EngineTiming(
+    timing = EngineTiming(
         prefill_ms=fill,
+        behind_ms=convex_below(fill) if limits.async_scheduling else fill,
         prefill_step_tokens=PREFILL_STEP_TOKENS,
         attention_ms_per_token2=alpha,
         decode_ms=table,
         kv_step_tokens=step,
         floor_ms=float(table[1, 0]),
+        shared_ms=float(table[1, 0]),
         kv_capacity_tokens=int(capacity),
         max_num_seqs=int(seqs),
         max_num_batched_tokens=int(batched),
         block_size=int(limits.block_size or DEFAULT_BLOCK_SIZE),
         gpus=int(meta.gpu.count_per_worker),
+        front_ms=front_ms,
+        front_ms_per_token=front_ms_per_token,
+        ahead=bool(limits.async_scheduling),
     )
+    return replace(timing, shared_ms=_shared_ms(timing, prefill))
+
+
+def _shared_ms(timing: EngineTiming, profile: Profile | None) -> float:
+    """What iterations of prompts and decodes were measured to save against the two apart; the floor without them.
+
+    The median over the points whose repeats agree, from nothing to the shortest prompt. Tables without the engine's
+    clock hold the front end in the prompt's time, so that nothing can be told from them.
+    """
+    rows = None if profile is None or profile.prefill_engine is profile.prefill else profile.samples.get("mixed")
+    if rows is None:
+        return timing.floor_ms
+    mixed = (rows["prefill_tokens"] > 0) & (rows["batch"] > 0)
+    at = np.column_stack([rows[name][mixed] for name in ("prefill_tokens", "batch", "kv_tokens")])
+    points, measured = agreeing(at, rows["iteration_ms"][mixed])
+    if len(points) == 0:
+        return timing.floor_ms
+    tokens, batch, kv = points.T
+    prompts = timing.linear_ms(tokens, behind=True) + timing.attention_ms_per_token2 * tokens**2
+    saved = float(np.median(prompts + timing.iteration_ms(batch, kv) - measured))
+    return min(max(saved, 0.0), float(timing.behind_ms[0]))
 
 
 #: Where the hand-off was not measured: a 400 Gb/s network card at full rate, and a millisecond of notification.

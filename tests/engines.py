@@ -35,8 +35,17 @@ def engine(
     block: int = 16,
     gpus: int = 1,
     kv_nodes: int = 9,
+    shared_ms: float | None = None,
+    front_ms: float = 0.0,
+    front_token_ms: float = 0.0,
+    ahead: bool = False,
+    behind_ms: float | None = None,
 ) -> EngineTiming:
-    """Prefill fixed + token n + attention n^2; decode step + request b + kv K, and `bend` K^2 between KV nodes."""
+    """Prefill fixed + token n + attention n^2; decode step + request b + kv K, and `bend` K^2 between KV nodes.
+
+    A mixed iteration shares `shared_ms`, by default the decode iteration at batch 1 without KV; its prompts take
+    `behind_ms` instead of the fixed part.
+    """
     step = capacity / (kv_nodes - 1)
     kv = np.arange(kv_nodes) * step
     batches = np.arange(seqs + 1, dtype=np.float64)
@@ -44,16 +53,21 @@ def engine(
     decode = step_ms + request_ms * batches[:, None] + (kv_ms * kv + bend * kv**2)[None, :]
     return EngineTiming(
         prefill_ms=fixed_ms + token_ms * nodes,
+        behind_ms=fixed_ms + token_ms * nodes if behind_ms is None else behind_ms + token_ms * nodes,
         prefill_step_tokens=32,
         attention_ms_per_token2=attention,
         decode_ms=np.ascontiguousarray(decode),
         kv_step_tokens=step,
         floor_ms=float(decode[1, 0]),
+        shared_ms=float(decode[1, 0]) if shared_ms is None else shared_ms,
         kv_capacity_tokens=capacity,
         max_num_seqs=seqs,
         max_num_batched_tokens=batched,
         block_size=block,
         gpus=gpus,
+        front_ms=front_ms,
+        front_ms_per_token=front_token_ms,
+        ahead=ahead,
     )
 
 

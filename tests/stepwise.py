@@ -16,7 +16,8 @@ from profiler.timing import EngineTiming, TransferTiming
 
 @dataclass(eq=False)
 class Request:
-    """One request. `at_ms`: when it reaches this worker; `kv`: tokens in the cache; `remote`: prefilled elsewhere."""
+    """One request. `at_ms`: when it reaches this worker; `kv`: tokens in the cache; `remote`: prefilled elsewhere;
+    `here_ms`: when what a hand-off brings is here."""
 
     at_ms: float
     isl: int
@@ -28,6 +29,7 @@ class Request:
     kv: int = 0
     blocks: int = 0
     sequence: int = -1
+    here_ms: float = math.nan
     first_ms: float = math.nan
     end_ms: float = math.nan
 
@@ -48,6 +50,9 @@ class Stepwise:
         self.timing, self.transfer, self.decodes = timing, transfer, decodes
         self.capacity = timing.kv_capacity_tokens // timing.block_size
         self.now = 0.0
+        #: when the last three iterations began, the latest last.
+        self.began = [-math.inf] * 3
+        self.idle = True
         self.sequence = 0
         self.iterations = 0
         self.preempted = 0
@@ -67,8 +72,11 @@ class Stepwise:
                 self.waiting.append(request)
             self.moving.sort(key=lambda move: move[0])
             while self.moving and self.moving[0][0] <= self.now:
-                self.joining.append(self.moving.pop(0)[1])
-            if not self._step():
+                end, request = self.moving.pop(0)
+                request.here_ms = end
+                self.joining.append(request)
+            if not self._step(take_all=self.idle or not self.timing.ahead) and not self._step(take_all=True):
+                self.idle = True
                 events = [r.at_ms for r in coming[:1]] + [end for end, _ in self.moving]
                 if not events:
                     return
@@ -113,9 +121,13 @@ class Stepwise:
             else:
                 self._preempt(last, self.running)
 
-    def _join(self) -> None:
+    def _join(self, take_all: bool) -> None:
         while self.joining:
             request = self.joining[0]
+            # A transfer that ends while iteration k runs is seen by the next one to be launched, k + 2, with whose end
+            # k + 4 is decided.
+            if not take_all and request.here_ms > self.began[-3]:
+                return
             own = self._blocks(request.isl + 1) - request.blocks
             if self._used() + self._growth() + own <= self.capacity:
                 self.joining.remove(request)
@@ -126,7 +138,7 @@ class Stepwise:
             else:
                 self._preempt(request, self.joining)
 
-    def _schedule(self) -> list[tuple[Request, int]]:
+    def _schedule(self, take_all: bool) -> list[tuple[Request, int]]:
         """The iteration's prompt chunks."""
         budget = self.timing.max_num_batched_tokens - len(self.running)
         chunks: list[tuple[Request, int]] = []
@@ -138,6 +150,8 @@ class Stepwise:
             budget > 0
             and self.waiting
             and not self.waiting[0].remote
+            # This iteration was decided when the last one began.
+            and (take_all or self.waiting[0].at_ms <= self.began[-1])
             and self._admit(request := self.waiting[0], request.prompt)
         ):
             self.filling.append(request)
@@ -154,17 +168,18 @@ class Stepwise:
             return decode
         first = chunks[0][0]
         before = first.computed - first.cached
-        linear = float(timing.linear_ms(before + sum(tokens for _, tokens in chunks)))
+        beside = bool(self.running)
+        linear = float(timing.linear_ms(before + sum(tokens for _, tokens in chunks), behind=beside))
         if before > 0:
-            linear -= float(timing.linear_ms(before))
+            linear -= float(timing.linear_ms(before, behind=beside))
         square = sum((r.computed + tokens) ** 2 - r.computed**2 for r, tokens in chunks)
         prompts = max(linear + timing.attention_ms_per_token2 * square, timing.floor_ms)
-        return prompts + max(0.0, decode - timing.floor_ms)
+        return max(prompts + decode - timing.shared_ms, decode) if self.running else prompts
 
-    def _step(self) -> bool:
-        """One iteration; false when there is nothing to run."""
+    def _step(self, *, take_all: bool) -> bool:
+        """One iteration; false when nothing was decided."""
         self._free()
-        self._join()
+        self._join(take_all)
         while (
             self.transfer is not None
             and self.waiting
@@ -172,9 +187,11 @@ class Stepwise:
             and self._admit(request := self.waiting[0], request.isl)
         ):
             self.moving.append((self.now + float(self.transfer.at(request.isl)), request))
-        chunks = self._schedule()
+        chunks = self._schedule(take_all)
         if not chunks and not self.running:
             return False
+        self.idle = False
+        self.began = [*self.began[1:], self.now]
         self.now += self._duration(chunks)
         self.iterations += 1
         assert self._used() + self._growth() <= self.capacity

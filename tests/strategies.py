@@ -20,4 +20,9 @@ def timings(draw: st.DrawFn) -> EngineTiming:
         batched=draw(st.sampled_from([16, 60, 300])),
         block=block,
         kv_nodes=draw(st.sampled_from([2, 9, 40])),
+        shared_ms=draw(st.sampled_from([None, 2.0, 9.0])),
+        front_ms=(front := draw(st.sampled_from([0.0, 3.0]))),
+        front_token_ms=front / 100.0,
+        ahead=draw(st.booleans()),
+        behind_ms=draw(st.sampled_from([None, 7.0])),
     )

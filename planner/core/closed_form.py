@@ -3,6 +3,7 @@
 Prefill takes all that waits into its next batch, up to the token budget: gated service. A request that finds every
 worker busy waits for the rest of a running batch and then shares the next one; one that finds an idle worker is served
 alone.
+An engine that schedules ahead lets a request wait for one more whole batch, and the front end adds its time to each.
 Decode is processor sharing: by Little's law the running batch n solves n = rate * OSL * ITL(n) per worker, and its
 fluctuation around n decides which requests stay within the ITL limit. Every term moves one way with load, with workers
 and with the SLA, so that the sums do too.
@@ -30,6 +31,9 @@ Array = NDArray[np.float64]
 #: what disagreement is left.
 WAIT_SCALE = 0.9
 WAIT_SHAPE = 2.0
+
+#: Whole iterations that a hand-off waits on a busy worker that schedules ahead; `worker.py` of the simulator has why.
+HAND_OFF_LAG = 3.0
 
 #: Where the gamma distribution of the wait is tabulated, in units of its scale: dense near 0, out to its far tail.
 _GAMMA_NODES = np.concatenate([np.linspace(0.0, 4.0, 65), np.linspace(4.25, 24.0, 32)])
@@ -111,6 +115,11 @@ class LengthFacts:
         return self.fill_engine.prompt_ms(self.lengths.isl, self.lengths.hit)
 
     @cached_property
+    def front_ms(self) -> Array:
+        """TTFT outside the engines' loops, ms."""
+        return self.fill_engine.front_end_ms(self.lengths.isl)
+
+    @cached_property
     def transfer_ms(self) -> Array:
         """Hand-off time, ms."""
         return self.model.transfer.at(self.lengths.isl)
@@ -119,7 +128,7 @@ class LengthFacts:
     def alone(self) -> tuple[Array, Array]:
         """TTFT and ITL on idle workers, ms; a single output token has no ITL, which is 0 here."""
         step = self.step_engine.iteration_ms(1.0, self.lengths.isl + 0.5 * self.lengths.osl)
-        prompt = self.prompt_ms
+        prompt = self.prompt_ms + self.front_ms
         ttft = prompt if Role.AGGREGATED in self.model.engines else prompt + self.transfer_ms + step
         return ttft, np.where(self.lengths.osl > 1, step, 0.0)
 
@@ -139,11 +148,13 @@ class LengthFacts:
         longer than the token budget run in chunks, from about half a budget to one more.
         """
         engine, lengths = self.fill_engine, self.lengths
+        # Prompts of aggregated workers run beside decodes.
+        behind = Role.AGGREGATED in self.model.engines
         new = lengths.isl - lengths.hit
         budget = float(engine.max_num_batched_tokens)
         short = max(1.0, min(float(new.mean()), 0.5 * budget))
         long = min(TYPICAL_BATCH * short, short + budget)
-        first, last = (float(engine.linear_ms(tokens)) for tokens in (short, long))
+        first, last = (float(engine.linear_ms(tokens, behind=behind)) for tokens in (short, long))
         per_token = (last - first) / (long - short)
         attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
         return max(0.0, first - per_token * short), per_token * new + attention
@@ -184,7 +195,8 @@ class ClosedFormEvaluator:
         decode = self._of_decode(workers[Role.DECODE])
         prefill = self._of_prefill(workers[Role.PREFILL])
         # The first token comes with the first decode iteration after the one that runs, if any, when the KV arrives.
-        after = self.facts.transfer_ms + (1.0 + _half_of_running(decode)) * decode.itl_ms
+        steps = 1.0 + _rest_of_running(decode, HAND_OFF_LAG if self.facts.step_engine.ahead else 0.0)
+        after = self.facts.front_ms + self.facts.transfer_ms + steps * decode.itl_ms
         ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else np.zeros_like(after)
         use = {Role.PREFILL: prefill.utilisation, Role.DECODE: decode.utilisation}
         possible_ttft, possible_itl = self._possible
@@ -317,7 +329,7 @@ class ClosedFormEvaluator:
         """Prompts interrupt decodes: they take a share of the time, and each one a decode meets delays its tokens."""
         engine = self.model.engines[Role.AGGREGATED]
         fixed, marginal = self.facts.batching
-        extra = max(0.0, fixed - engine.floor_ms)
+        extra = max(0.0, fixed - engine.shared_ms)
         rate = self.demand.rate_rps / 1000.0 / max(workers, 1)
         prompt = extra + float(marginal.mean())
         decode = self._sharing(workers, rate * prompt)
@@ -326,16 +338,20 @@ class ClosedFormEvaluator:
             return self._joint(zero, zero, {Role.AGGREGATED: max(1.0, decode.utilisation)}, np.inf, np.inf)
         # A prompt's iteration carries the running decodes along.
         step = float(engine.iteration_ms(decode.batch, decode.batch * self.facts.context[0]))
-        prefill = self._cycle(workers, max(0.0, step - engine.floor_ms))
-        rest = _half_of_running(decode) * step
-        ttft = _within(prefill, np.full_like(prefill.alone_ms, self.sla.ttft_ms - rest))
+        prefill = self._cycle(workers, max(0.0, step - engine.shared_ms))
+        # The iteration that runs, and the one that is decided: decodes, or prompts for their share of the time.
+        rest = _rest_of_running(decode, 0.0) * step
+        if engine.ahead:
+            rest += _is_running(decode) * (step + rate * prompt * prompt)
+        after = self.facts.front_ms + rest
+        ttft = _within(prefill, self.sla.ttft_ms - after)
         osl = self.demand.lengths.osl
         met = rate * osl * decode.itl_ms  # prompts that a request meets while it decodes
         delay = np.sqrt(met * (prompt**2 + float(marginal.var()))) / np.maximum(osl - 1.0, 1.0)
         itl = decode.within * np.where(osl > 1, _chance(self.sla.itl_ms - decode.itl_ms, delay + 1e-9), 1.0)
         use = {Role.AGGREGATED: max(decode.utilisation, rate * prompt)}
         possible_ttft, possible_itl = self._possible
-        mean_ttft = _mean_ttft(prefill, np.full_like(osl, rest))
+        mean_ttft = _mean_ttft(prefill, after)
         return self._joint(ttft * possible_ttft, itl * possible_itl, use, decode.itl_ms, mean_ttft)
 
 
@@ -347,9 +363,14 @@ def _crossing(x: Array, y: Array, above: int) -> float:
     return float(x0 + (x1 - x0) * (-y0) / (y1 - y0))
 
 
-def _half_of_running(decode: _Decode) -> float:
-    """Half an iteration, the mean rest of one, times the chance that one runs (a Poisson batch is not empty)."""
-    return -0.5 * float(np.expm1(-decode.batch))
+def _is_running(decode: _Decode) -> float:
+    """The chance that an iteration runs: a Poisson batch is not empty."""
+    return -float(np.expm1(-decode.batch))
+
+
+def _rest_of_running(decode: _Decode, lag: float) -> float:
+    """Iterations that pass before a newcomer's: half of one, the mean rest, and `lag` more, while any runs."""
+    return (0.5 + lag) * _is_running(decode)
 
 
 def _chance(margin: Array | float, deviation: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from profiler.measure import Facts, Sample, rows_of
 from profiler.models.layouts import Layout
 from profiler.schema import Cost, Engine, GpuInfo, Limits, ModelInfo, ProfileMeta, Role, Source, TableName
 from profiler.tables import Profile, save_profile
+
+#: The version of vLLM, major and minor, that schedules asynchronously unless told otherwise.
+ASYNC_SINCE = (0, 14)
+AHEAD_BY_VERSION = "asynchronous scheduling is taken from the version of vLLM; the engine was not started here"
 
 #: Tables by the role whose profile holds them.
 TABLES_OF: Mapping[Role, tuple[TableName, ...]] = {
@@ -100,6 +105,8 @@ def save(
 def _meta(measured: Measured, role: Role) -> ProfileMeta:
     facts, gpus = measured.facts, measured.layout.gpus
     started = measured.startups_s
+    ahead = async_scheduling(facts.version, measured.argv)
+    guessed = (AHEAD_BY_VERSION,) if ahead and measured.argv is None else ()
     return ProfileMeta(
         schema_version=1,
         model=measured.model,
@@ -117,6 +124,7 @@ def _meta(measured: Measured, role: Role) -> ProfileMeta:
             block_size=facts.block_size,
             max_model_len=facts.max_model_len,
             max_cudagraph_tokens=facts.max_cudagraph_tokens,
+            async_scheduling=ahead,
         ),
         startup_s=tuple(round(seconds, 3) for seconds in started) or None,
         date=dt.datetime.now(dt.UTC).date(),
@@ -126,8 +134,32 @@ def _meta(measured: Measured, role: Role) -> ProfileMeta:
             startup_gpu_minutes=round(sum(started) * gpus / 60.0, 3),
             measuring_gpu_minutes=round(measured.measuring_s * gpus / 60.0, 3),
         ),
-        warnings=measured.warnings,
+        warnings=(*measured.warnings, *guessed),
     )
+
+
+def async_scheduling(version: str | None, argv: Sequence[str] | None) -> bool | None:
+    """Whether an engine decides an iteration while the one before it runs; None where that cannot be told.
+
+    vLLM does from 0.14 on, with hand-offs by NIXL, too, but for what turns it off: an option, executors that cannot,
+    and some ways of speculative decoding (`VllmConfig.__post_init__`).
+
+    Args:
+        version: of vLLM; None is unknown.
+        argv: how it was started; None for an engine that ran already.
+    """
+    arguments = [part for argument in argv or () for part in argument.split("=", 1)]
+    if "--no-async-scheduling" in arguments:
+        return False
+    if "--async-scheduling" in arguments:
+        return True
+    number = re.match(r"(\d+)\.(\d+)", version or "")
+    # The simulated engine takes its rules from a timing file, whatever version its API is of.
+    if number is None or version is None or version.endswith("+simulated"):
+        return None
+    if (int(number[1]), int(number[2])) < ASYNC_SINCE or "ray" in arguments:
+        return False
+    return None if "--speculative-config" in arguments else True
 
 
 def _source(measured: Measured) -> str:

@@ -224,7 +224,7 @@ def _accuracy(name: TableName, profile: Profile, charts: _Charts) -> Iterator[st
 def _prediction_words(errors: Array) -> str:
     size = np.abs(errors)
     return (
-        f"The engine model, made of the lone prompts and pure decodes alone, against {count(len(errors), 'point')}: "
+        f"The engine model, as simulation and sizing use it, against {count(len(errors), 'point')}: "
         f"{percent(float(np.median(size)))} off in the median, {percent(float(size.max()))} at worst, "
         f"bias {percent(float(np.median(errors)), sign=True)}."
     )

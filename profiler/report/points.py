@@ -76,11 +76,14 @@ def predicted_prompts(timing: EngineTiming, isl: Array, batch: Array, hit: Array
     whole = np.where(batch > 1, np.floor(new / budget), 0.0)
     rest = new - whole * budget
     linear = whole * timing.linear_ms(budget) + np.where(rest > 0, timing.linear_ms(rest), 0.0)
-    return np.asarray(linear + timing.attention_ms_per_token2 * batch * (isl**2 - hit**2))
+    attention = timing.attention_ms_per_token2 * batch * (isl**2 - hit**2)
+    return np.asarray(linear + attention + timing.front_end_ms(isl))
 
 
 def predicted_mixed(timing: EngineTiming, tokens: Array, batch: Array, kv: Array) -> Array:
-    """An iteration of a prompt's chunk and running requests, ms: its prompt, and what decoding adds to the floor."""
-    decode = np.where(batch > 0, np.maximum(timing.iteration_ms(batch, kv) - timing.floor_ms, 0.0), 0.0)
+    """An iteration of a prompt's chunk and running requests, ms, as timing has it."""
     alone = np.where(batch > 0, timing.iteration_ms(batch, kv), 0.0)
-    return np.asarray(np.where(tokens > 0, np.maximum(timing.prompt_ms(tokens), timing.floor_ms) + decode, alone))
+    attention = timing.attention_ms_per_token2 * tokens**2
+    together = timing.mixed_ms(timing.linear_ms(tokens, behind=True) + attention, alone)
+    prompts = np.maximum(timing.prompt_ms(tokens), timing.floor_ms)
+    return np.asarray(np.where(tokens > 0, np.where(batch > 0, together, prompts), alone))

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from uuid import uuid4
 
 from worker_graph.simulated.handoff import HandOffError, Peers, Source
 from worker_graph.simulated.metrics import EngineMetrics
-from worker_graph.simulated.request import Event, Iterations, Kind, Request
+from worker_graph.simulated.request import Event, Iterations, Kind, Request, State
 from worker_graph.simulated.scheduler import HOLD_MS, Scheduler
 from worker_graph.simulated.timing import WorkerTiming
 
@@ -142,7 +142,9 @@ class Engine:
 
     def leave(self, call: Call) -> None:
         """The handler is done with a call; one that has not ended is aborted."""
-        if not call.ended:
+        if call.request.state in (State.HELD, State.GONE):
+            self._end(call)  # the loop is done with it, too
+        elif not call.ended:
             self._abort(call, "abort")
 
     def release(self, name: str) -> bool:
@@ -211,17 +213,31 @@ class Engine:
             if call is None:
                 continue  # its client went away while it was in an iteration
             if event.kind is Kind.FIRST and call.stream:
-                self._flowing[call] = None
-                call.wake()
-                self._arm_flush()
+                self._after_front_end(event, self._flow, call)
             elif event.kind is Kind.FINISHED:
-                self._end(call)
+                self._after_front_end(event, self._end, call)
             elif event.kind is Kind.TRANSFER and call.source is not None:
                 self._spawn(self._pull(call, call.source))
             elif event.kind is Kind.ARRIVED:
                 self._fetched(call)
 
+    def _after_front_end(self, event: Event, act: Callable[[Call], None], call: Call) -> None:
+        """What the loop has made reaches the client once it has passed the front end, which delays no one else."""
+        front_ms = self.scheduler.front_end_ms(event.request)
+        if front_ms > 0.0:
+            asyncio.get_running_loop().call_at(self.clock.at_s(event.at_ms + front_ms), act, call)
+        else:
+            act(call)
+
+    def _flow(self, call: Call) -> None:
+        if not call.ended:
+            self._flowing[call] = None
+            call.wake()
+            self._arm_flush()
+
     def _end(self, call: Call) -> None:
+        if call.ended:
+            return
         call.ended = True
         self._flowing.pop(call, None)
         del self._calls[call.request]

@@ -175,7 +175,8 @@ class EngineMetrics(Collector):
             latencies.observe(gap / 1000.0)
 
     def _first(self, request: Request) -> None:
-        self._seconds("time_to_first_token_seconds", request.first_ms - request.arrival_ms)
+        front_ms = self._scheduler.front_end_ms(request)
+        self._seconds("time_to_first_token_seconds", request.first_ms - request.arrival_ms + front_ms)
         self.count("prompt_tokens", request.isl)
         self.count("prefix_cache_queries", request.isl)
         self.count(
@@ -190,7 +191,8 @@ class EngineMetrics(Collector):
     def _finished(self, request: Request) -> None:
         self.count("request_success", label="length")
         decode = request.end_ms - request.first_ms
-        self._seconds("e2e_request_latency_seconds", request.end_ms - request.arrival_ms)
+        front_ms = self._scheduler.front_end_ms(request)
+        self._seconds("e2e_request_latency_seconds", request.end_ms - request.arrival_ms + front_ms)
         self._seconds("request_queue_time_seconds", request.scheduled_ms - request.arrival_ms)
         self._seconds("request_prefill_time_seconds", request.first_ms - request.scheduled_ms)
         self._seconds("request_decode_time_seconds", decode)

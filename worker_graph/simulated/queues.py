@@ -102,9 +102,9 @@ class Queues:
                 # The last one goes too where only hand-offs under way hold the rest: it comes again when they run.
                 self._preempt(last, now_ms)
 
-    def join_arrived(self, now_ms: float) -> None:
-        """Take what has been handed over into the running batch, as far as its next block fits."""
-        while self.joining:
+    def join_arrived(self, now_ms: float, decided_ms: float, limit: float) -> None:
+        """Take what has been handed over, and is ready by iteration `limit`, as far as its next block fits."""
+        while self.joining and self.joining[0].ready <= limit:
             request = self.joining[0]
             need = self.batch.new_blocks(1) + (1 if request.isl % self.limits.block_size == 0 else 0)
             fits = self.blocks + need <= self.limits.capacity_blocks
@@ -112,14 +112,17 @@ class Queues:
                 return
             self.joining.popleft()
             if fits:
-                request.state, request.scheduled_ms, request.fetched = State.RUNNING, now_ms, True
+                request.state, request.scheduled_ms, request.fetched = State.RUNNING, decided_ms, True
                 self.batch.join(request, request.isl)
                 self.fresh.append(request)
             else:
                 self._preempt(request, now_ms)
 
-    def plan_prompts(self, now_ms: float) -> float:
-        """Fill the iteration's token budget with prompts; returns the iteration's prompt time (0 without prompts)."""
+    def plan_prompts(self, decided_ms: float, limit: float) -> float:
+        """Fill the iteration's token budget with prompts that are ready by iteration `limit`; returns their time, or 0.
+
+        `decided_ms` is when the iteration's content is settled.
+        """
         budget = self.limits.max_num_batched_tokens - len(self.batch)
         tokens, square = 0, 0.0
         # Only the first prompt can be in its second chunk or later; it goes on along its own curve.
@@ -128,11 +131,13 @@ class Queues:
         while budget > 0:
             request = next(in_progress, None)
             if request is None:
-                if not self.waiting or self.waiting[0].remote or (request := self.admit()) is None:
+                if not self.waiting or self.waiting[0].remote or self.waiting[0].ready > limit:
+                    break
+                if (request := self.admit()) is None:
                     break
                 request.state = State.FILLING
                 if math.isnan(request.scheduled_ms):
-                    request.scheduled_ms = now_ms
+                    request.scheduled_ms = max(decided_ms, request.arrival_ms)
                 self.filling.append(request)
             request.chunk = min(request.prompt - request.computed, budget)
             end = request.computed + request.chunk
@@ -142,9 +147,10 @@ class Queues:
         self.prompt_tokens = tokens
         if tokens == 0:
             return 0.0
-        linear = self.timing.linear_ms(before + tokens)
+        behind = len(self.batch) > 0
+        linear = self.timing.linear_ms(before + tokens, behind=behind)
         if before > 0:
-            linear -= self.timing.linear_ms(before)
+            linear -= self.timing.linear_ms(before, behind=behind)
         return max(linear + self.limits.attention_ms_per_token2 * square, self.limits.floor_ms)
 
     def end(self, steps: int, first_ms: float, growth_ms: float, now_ms: float) -> None:

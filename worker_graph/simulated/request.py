@@ -33,7 +33,8 @@ class Request:
         remote: the prompt's KV is on a prefill worker.
         confirmed: that worker was seen to hold it; until then the request does not join.
         arrival_ms: submitted.
-        scheduled_ms: first admitted to an iteration; a hand-off's transfer is over by then.
+        scheduled_ms: when it was first decided to be in an iteration; a hand-off's transfer is over by then.
+        ready: iteration from which it may be scheduled.
         first_ms: first token.
         end_ms: last token.
         generated: tokens that are booked; `Scheduler.tokens` adds those of the running segment.
@@ -65,6 +66,7 @@ class Request:
     context: int = 0
     joined: int = 0
     sequence: int = -1
+    ready: int = 0
     preempted_ms: float = math.nan
     transfer_ms: float = 0.0
     preemptions: int = 0

@@ -20,6 +20,10 @@ from worker_graph.simulated.timing import WorkerTiming
 #: How long a prefill worker keeps blocks for a decode worker: VLLM_NIXL_ABORT_REQUEST_TIMEOUT's default.
 HOLD_MS = 480_000.0
 
+#: Whole iterations for which an engine that schedules ahead lets a prompt and a hand-off wait, beside the running one:
+#: the next is decided already; finished transfers are looked for when one is launched and known when it has ended.
+PROMPT_LAG, HAND_OFF_LAG = 1, 3
+
 
 class Scheduler:
     """One worker.
@@ -34,6 +38,8 @@ class Scheduler:
         self.queues = Queues(timing, hold_ms)
         self.moving = 0
         self._segment = Segment()
+        #: when the next iteration is decided ahead: the last one's beginning.
+        self._decided_ms = -math.inf
         self._transfers: list[tuple[float, int, Request]] = []
 
     @property
@@ -92,7 +98,7 @@ class Scheduler:
         self._run(now_ms)
         request.arrival_ms, request.state = now_ms, State.WAITING
         self.queues.waiting.append(request)
-        self._cut(now_ms)
+        self._come(request, PROMPT_LAG, now_ms)
 
     def confirm(self, request: Request, now_ms: float) -> None:
         """The prefill worker was seen to hold the KV of this hand-off."""
@@ -105,6 +111,10 @@ class Scheduler:
         """The decode worker has fetched a hand-off: its blocks are free. False when none of that name is held."""
         self._run(now_ms)
         return self._release(name, now_ms)
+
+    def front_end_ms(self, request: Request) -> float:
+        """Time of a request outside the loop; what is handed over has passed the prefill worker's front end."""
+        return 0.0 if request.remote or request.fetched else self.timing.front_end_ms(request.isl)
 
     def holds(self, name: str) -> bool:
         """Whether a hand-off of that name waits here."""
@@ -140,6 +150,7 @@ class Scheduler:
                 return
             if self._segment.end_ms <= now:
                 segment, steps = self._segment, self._segment.steps
+                self._decided_ms = segment.start_ms + segment.elapsed_ms(steps - 1)
                 segment.steps = 0
                 self.queues.end(steps, segment.first_ms, segment.growth_ms, now)
                 self._begin_segment(now)
@@ -161,6 +172,14 @@ class Scheduler:
         elif self._segment.steps > 1:
             self._segment.steps = self._segment.boundary_after(now_ms)
 
+    def _come(self, request: Request, lag: int, now_ms: float) -> None:
+        """A request can be scheduled; on an idle worker at once."""
+        idle = self._segment.steps == 0
+        request.ready = self.queues.batch.iteration
+        self._cut(now_ms)
+        if self.limits.ahead and not idle:
+            request.ready += self._segment.steps + lag
+
     def _release(self, name: str, now_ms: float) -> bool:
         if name not in self.queues.held:
             return False
@@ -176,21 +195,25 @@ class Scheduler:
         self.moving -= 1
         self.queues.joining.append(request)
         self.queues.tell(Kind.ARRIVED, now_ms, request)
-        self._cut(now_ms)
+        self._come(request, HAND_OFF_LAG, now_ms)
 
     # One segment.
 
     def _begin_segment(self, now_ms: float) -> None:
         """Choose what runs from now on; without work the worker idles."""
-        self.queues.free_blocks(now_ms)
-        self.queues.join_arrived(now_ms)
-        self._start_transfers(now_ms)
-        segment, running = self._segment, len(self.queues.batch)
-        prompts = self.queues.plan_prompts(now_ms) if self.queues.filling or self.queues.waiting else 0.0
+        segment = self._segment
+        if self.limits.ahead:
+            prompts = self._choose(now_ms, self._decided_ms, self.queues.batch.iteration)
+            if prompts == 0.0 and not self.queues.batch:
+                # Nothing was decided, so nothing runs by which what waits could be missed.
+                prompts = self._choose(now_ms, now_ms, math.inf)
+        else:
+            prompts = self._choose(now_ms, now_ms, math.inf)
+        running = len(self.queues.batch)
         segment.start_ms = now_ms
         if prompts > 0.0:
             decode = self.timing.decode_ms(running, self.queues.batch.kv_tokens) if running else 0.0
-            segment.first_ms = prompts + max(0.0, decode - self.limits.floor_ms)
+            segment.first_ms = self.timing.mixed_ms(prompts, decode) if running else prompts
             segment.steps, segment.growth_ms = 1, 0.0
         elif running:
             segment.first_ms = self.timing.decode_ms(running, self.queues.batch.kv_tokens)
@@ -199,10 +222,21 @@ class Scheduler:
         else:
             segment.steps = 0
 
+    def _choose(self, now_ms: float, decided_ms: float, limit: float) -> float:
+        """Choose the next iteration from what is ready by iteration `limit`; returns the time of its prompts, or 0."""
+        self.queues.free_blocks(now_ms)
+        self.queues.join_arrived(now_ms, decided_ms, limit)
+        self._start_transfers(now_ms)
+        return self.queues.plan_prompts(decided_ms, limit) if self.queues.filling or self.queues.waiting else 0.0
+
     def _segment_length(self) -> int:
-        """Iterations until a request ends, a KV node is crossed or blocks might run out; at least 1."""
+        """Iterations until a request ends or is ready, a KV node is crossed or blocks might run out; at least 1."""
         running = len(self.queues.batch)
         steps = float(self.queues.batch.next_end()[0])
+        if self.limits.ahead:
+            for queue in (self.queues.waiting, self.queues.joining):
+                if queue and queue[0].ready > self.queues.batch.iteration:
+                    steps = min(steps, queue[0].ready - self.queues.batch.iteration)
         steps = min(steps, self.timing.tokens_to_node(self.queues.batch.kv_tokens) // running + 1)
         # Every running request takes at most one block in `block_size` iterations.
         spare = (self.limits.capacity_blocks - self.queues.blocks) // running

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from profiler.timing import EngineTiming, TransferTiming
 
 #: Version of the file's contents.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ class Limits:
         kv_step_tokens: KV tokens between nodes of the decode table.
         transfer_step_tokens: tokens between nodes of the hand-off table.
         attention_ms_per_token2: quadratic part of the prompt time.
-        floor_ms: decode iteration at batch 1 without KV; a mixed iteration pays it once.
+        floor_ms: decode iteration at batch 1 without KV; no iteration is shorter.
+        shared_ms: what an iteration of prompts and decodes saves against the two apart.
+        front_ms, front_ms_per_token: TTFT outside the engine's loop, by prompt tokens.
+        ahead: 1 where an iteration is decided when the one before it begins, else 0.
         kv_bytes_per_token: of the model, 0 where its shape is not known.
         gpus: GPUs of one worker.
         source: the model, GPU and profile behind the tables, for people.
@@ -56,6 +59,10 @@ class Limits:
     transfer_step_tokens: float
     attention_ms_per_token2: float
     floor_ms: float
+    shared_ms: float
+    front_ms: float
+    front_ms_per_token: float
+    ahead: int
     kv_bytes_per_token: float
     gpus: int
     source: str
@@ -68,20 +75,24 @@ class WorkerTiming:
     Attributes:
         limits: the worker's limits and the tables' steps.
         prefill: prompt time without attention at 0, step, … tokens; shape (N,).
+        behind: the same for prompts beside decodes; shape (N,).
         decode: iteration time by running batch and KV node; shape (max_num_seqs + 1, K).
         transfer: hand-off time at 0, step, … tokens; shape (M,).
     """
 
     limits: Limits
     prefill: NDArray[np.float64]
+    behind: NDArray[np.float64]
     decode: NDArray[np.float64]
     transfer: NDArray[np.float64]
     _prefill: list[float] = field(init=False, repr=False)
+    _behind: list[float] = field(init=False, repr=False)
     _transfer: list[float] = field(init=False, repr=False)
     _rows: dict[int, list[float]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._prefill, self._transfer = self.prefill.tolist(), self.transfer.tolist()
+        self._behind = self.behind.tolist()
         self._nodes: int = self.decode.shape[1]
 
     @classmethod
@@ -112,15 +123,27 @@ class WorkerTiming:
             transfer_step_tokens=float(transfer.step_tokens),
             attention_ms_per_token2=float(engine.attention_ms_per_token2),
             floor_ms=float(engine.floor_ms),
+            shared_ms=float(engine.shared_ms),
+            front_ms=float(engine.front_ms),
+            front_ms_per_token=float(engine.front_ms_per_token),
+            ahead=int(engine.ahead),
             kv_bytes_per_token=float(kv_bytes_per_token),
             gpus=engine.gpus,
             source=source,
         )
-        return cls(limits, engine.prefill_ms, engine.decode_ms, transfer.transfer_ms)
+        return cls(limits, engine.prefill_ms, engine.behind_ms, engine.decode_ms, transfer.transfer_ms)
 
-    def linear_ms(self, tokens: float) -> float:
-        """Prompt time without attention, by the tokens of the iteration."""
-        return _between(self._prefill, tokens / self.limits.prefill_step_tokens)
+    def linear_ms(self, tokens: float, *, behind: bool = False) -> float:
+        """Prompt time without attention, by the tokens of the iteration; `behind` for one beside decodes."""
+        return _between(self._behind if behind else self._prefill, tokens / self.limits.prefill_step_tokens)
+
+    def mixed_ms(self, prompts_ms: float, decode_ms: float) -> float:
+        """An iteration of prompts and decodes that take so long apart; never less than the decodes."""
+        return max(prompts_ms + (decode_ms - self.limits.shared_ms), decode_ms)
+
+    def front_end_ms(self, isl: int) -> float:
+        """What a prompt's TTFT holds beside the engine's loop."""
+        return self.limits.front_ms + self.limits.front_ms_per_token * isl
 
     def transfer_ms(self, tokens: int) -> float:
         """Hand-off time of a prompt's KV."""
@@ -158,7 +181,8 @@ class WorkerTiming:
         about = json.dumps({"format": FORMAT, **asdict(self.limits)})
         try:
             with file.open("wb") as out:
-                np.savez(out, about=np.array(about), prefill=self.prefill, decode=self.decode, transfer=self.transfer)
+                tables = {name: getattr(self, name) for name in _TABLES}
+                np.savez(out, about=np.array(about), **tables)
         except OSError as error:
             raise DependencyError(f"{file}: cannot be written: {error.strerror or error}") from None
 
@@ -173,7 +197,7 @@ class WorkerTiming:
             # Opened here: numpy leaves a file that it cannot read open.
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 about = json.loads(str(data["about"]))
-                tables = [np.ascontiguousarray(data[name], np.float64) for name in ("prefill", "decode", "transfer")]
+                tables = [np.ascontiguousarray(data[name], np.float64) for name in _TABLES]
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", source=file) from None
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -181,6 +205,7 @@ class WorkerTiming:
         return cls(_limits(about, file), *_checked(tables, about, file))
 
 
+_TABLES = ("prefill", "behind", "decode", "transfer")
 _RIGHT = "a file written with --write-timing"
 
 
@@ -207,8 +232,8 @@ def _limits(about: Any, file: Path) -> Limits:
 
 
 def _checked(tables: list[NDArray[np.float64]], about: dict[str, Any], file: Path) -> list[NDArray[np.float64]]:
-    prefill, decode, transfer = tables
-    shapes = prefill.ndim == 1 and len(prefill) > 1 and transfer.ndim == 1 and len(transfer) > 1
+    prefill, behind, decode, transfer = tables
+    shapes = all(table.ndim == 1 and len(table) > 1 for table in (prefill, transfer)) and behind.shape == prefill.shape
     if not shapes or decode.ndim != 2 or decode.shape[0] <= about["max_num_seqs"] or decode.shape[1] < 2:
         raise InputError("tables of the wrong shape", expected=_RIGHT, source=file)
     if not all(np.isfinite(table).all() and (table >= 0).all() for table in tables):

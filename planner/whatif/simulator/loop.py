@@ -30,6 +30,7 @@ from planner.whatif.simulator.worker import (
     blocks_for,
     cut_segment,
     end_segment,
+    reach,
     retire_if_empty,
 )
 
@@ -68,9 +69,8 @@ def _dispatch(s: Sim, pool: int, now: float) -> None:
         slot = pop(s, pool, WAIT)
         s.requests[slot].worker = w
         s.workers[w].in_flight += 1
-        append(s, w + POOLS, WAIT, slot)
         s.workers[w].wait_count += 1
-        cut_segment(s, w, now)
+        reach(s, w, WAIT, slot, now)
 
 
 @kernel
@@ -110,8 +110,7 @@ def _transferred(s: Sim, now: float) -> None:
         cut_segment(s, source, now)
     retire_if_empty(s, source, now)
     w = s.requests[slot].worker
-    append(s, w + POOLS, JOIN, slot)
-    cut_segment(s, w, now)
+    reach(s, w, JOIN, slot, now)
 
 
 @kernel

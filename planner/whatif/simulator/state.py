@@ -43,16 +43,24 @@ HEAD, TAIL = 0, 1
 #: Whole seconds of arrival counts kept for the index of dispersion; longer than any tick interval in use.
 SECONDS = 4096
 
+#: Whole iterations that pass on a busy worker which schedules ahead: the one that is decided when a prompt comes; for a
+#: hand-off also the one in which the worker looks for finished transfers, and the one that is decided by its end.
+PROMPT_LAG, JOIN_LAG = 1, 3
+#: Beyond every iteration number: whatever waits may be scheduled.
+ANY = 2**62
+
 
 def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in integers.split()] + [(name, np.float64) for name in floats.split()])
 
 
 #: One per pool. `cursor` is where the gateway's next choice starts; `worker_ms` the time of workers that are gone;
-#: `attention` is in ms per token^2, `floor_ms` the iteration at batch 1 without KV, `*_step` the tokens between nodes.
+#: `attention` is in ms per token^2, `floor_ms` the iteration at batch 1 without KV, `shared_ms` what a mixed iteration
+#: saves, `front_*` the TTFT outside the loop in ms and in ms per prompt token, `*_step` the tokens between nodes.
+#: `*_lag`: whole iterations that a prompt and a hand-off wait on a busy worker, beside the rest of the running one.
 ENGINE = _fields(
-    "max_batched_tokens max_seqs capacity_blocks block routing cursor",
-    "prefill_step kv_step attention floor_ms worker_ms",
+    "max_batched_tokens max_seqs capacity_blocks block routing cursor prompt_lag join_lag",
+    "prefill_step kv_step attention floor_ms shared_ms front_ms front_per_token worker_ms",
 )
 
 #: One in all. `window_ms`: worker time is counted up to here, the last arrival; infinite until that is known.
@@ -65,9 +73,9 @@ TOTALS = _fields(
 #: A request in flight. `prompt`: tokens to prefill, isl or isl + generated after a preemption; `computed` of them, hits
 #: included; `chunk`: of them in the running iteration; `blocks`: held on its worker at admission; `source`: the prefill
 #: worker that still holds `source_blocks` for it; `context`, `joined`: KV tokens and iteration when it joined the
-#: batch; `sequence`: order of admission.
+#: batch; `sequence`: order of admission; `ready`: iteration of its worker from which it may be scheduled.
 REQUEST = _fields(
-    "isl osl hit prompt computed chunk generated blocks source source_blocks worker context joined sequence next",
+    "isl osl hit prompt computed chunk generated blocks source source_blocks worker context joined sequence ready next",
     "arrival first",
 )
 
@@ -91,7 +99,7 @@ class Sim(NamedTuple):
     """All state of one simulation. Shapes: S slots, W workers, B = max_num_seqs + 1, N and K table nodes."""
 
     engines: Records  # (2,) ENGINE
-    prefill_ms: Floats  # (2, N) prompt time without attention, at multiples of the prefill step
+    prefill_ms: Floats  # (2, 2, N) prompt time without attention at multiples of the step: alone, and beside decodes
     decode_ms: Floats  # (2, B, K) iteration time by running batch and KV node
     transfer_ms: Floats  # (N',) hand-off time at multiples of the transfer step
     totals: Records  # (1,) TOTALS
@@ -106,8 +114,9 @@ class Sim(NamedTuple):
 
 
 def _prefill_table(timing: EngineTiming, nodes: int) -> Floats:
-    table = np.full(nodes, timing.prefill_ms[-1])
-    table[: len(timing.prefill_ms)] = timing.prefill_ms
+    both = np.stack([timing.prefill_ms, timing.behind_ms])
+    table = np.repeat(both[:, -1:], nodes, axis=1)
+    table[:, : both.shape[1]] = both
     return table
 
 
@@ -140,6 +149,8 @@ def new_sim(
         row["capacity_blocks"], row["block"] = e.kv_capacity_tokens // e.block_size, e.block_size
         row["prefill_step"], row["kv_step"] = e.prefill_step_tokens, e.kv_step_tokens
         row["attention"], row["floor_ms"], row["routing"] = e.attention_ms_per_token2, e.floor_ms, routing
+        row["shared_ms"], row["front_ms"], row["front_per_token"] = e.shared_ms, e.front_ms, e.front_ms_per_token
+        row["prompt_lag"], row["join_lag"] = (PROMPT_LAG, JOIN_LAG) if e.ahead else (0, 0)
     totals = np.zeros(1, dtype=TOTALS)
     totals["disaggregated"] = int(engines[1] is not None)
     totals["window_ms"] = np.inf

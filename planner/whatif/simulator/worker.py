@@ -8,6 +8,10 @@ arrival cuts the segment at the next iteration boundary, so the result is that o
 Scheduling follows vLLM's V1 scheduler: running decodes first, then prefills in progress, then the waiting queue in
 order of arrival, within max_num_batched_tokens, max_num_seqs and free KV blocks; when blocks run out the request
 admitted last is preempted and recomputed. Unlike vLLM, a prompt's blocks are reserved whole at admission.
+
+An engine that schedules ahead decides an iteration when the one before it begins: what comes to a busy worker is not
+looked at until the iteration after that. Each request therefore carries the iteration from which it may be scheduled.
+An iteration for which nothing was decided is decided when it begins.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from planner.whatif.simulator.heaps import (
     start_transfer,
 )
 from planner.whatif.simulator.state import (
+    ANY,
     DECODE,
     DRAINING,
     FILL,
@@ -48,13 +53,13 @@ def blocks_for(tokens: int, block: int) -> int:
 
 
 @kernel
-def linear_ms(s: Sim, pool: int, tokens: float) -> float:
-    """Prompt time without attention, by the tokens of the iteration."""
+def linear_ms(s: Sim, pool: int, behind: int, tokens: float) -> float:
+    """Prompt time without attention, by the tokens of the iteration, alone (0) or beside decodes (1)."""
     place = tokens / s.engines[pool].prefill_step
-    last = s.prefill_ms.shape[1] - 2
+    last = s.prefill_ms.shape[2] - 2
     node = min(int(place), last)
-    low = s.prefill_ms[pool, node]
-    return low + (s.prefill_ms[pool, node + 1] - low) * min(place - node, 1.0)
+    low = s.prefill_ms[pool, behind, node]
+    return low + (s.prefill_ms[pool, behind, node + 1] - low) * min(place - node, 1.0)
 
 
 @kernel
@@ -121,7 +126,8 @@ def complete(s: Sim, w: int, slot: int, now: float) -> None:
     s.out[place].isl = request.isl
     s.out[place].osl = request.osl
     s.out[place].hit = request.hit
-    s.out[place].ttft = request.first - request.arrival
+    front = s.engines[FIRST].front_ms + s.engines[FIRST].front_per_token * request.isl
+    s.out[place].ttft = request.first - request.arrival + front
     more = request.osl - 1
     s.out[place].itl = (now - request.first) / more if more > 0 else math.nan
     s.totals[0].out = place + 1
@@ -203,12 +209,14 @@ def _free_blocks(s: Sim, w: int) -> None:
 
 
 @kernel
-def _join_arrived(s: Sim, w: int) -> None:
-    """Take what has been handed over into the running batch, as far as its next block fits."""
+def _join_arrived(s: Sim, w: int, limit: int) -> None:
+    """Take what has been handed over, and is ready by iteration `limit`, into the batch, as far as its blocks fit."""
     worker = s.workers[w]
     block, capacity = s.engines[DECODE].block, s.engines[DECODE].capacity_blocks
     while s.lists[w + POOLS, JOIN, HEAD] != NONE:
         slot = s.lists[w + POOLS, JOIN, HEAD]
+        if s.requests[slot].ready > limit:
+            return
         need = blocks_of_segment(s, w, 1) + (1 if s.requests[slot].isl % block == 0 else 0)
         fits = worker.blocks + need <= capacity
         if not fits and worker.heap_count > 0:
@@ -246,8 +254,8 @@ def admit_remote(s: Sim, w: int, now: float) -> None:
 
 
 @kernel
-def _schedule_prompts(s: Sim, w: int, budget: int) -> float:
-    """Fill the iteration's token budget with prompts; returns the iteration's prompt time (0 without prompts)."""
+def _schedule_prompts(s: Sim, w: int, budget: int, limit: int) -> float:
+    """Fill the iteration's token budget with prompts that are ready by iteration `limit`; returns their time, or 0."""
     worker = s.workers[w]
     pool = worker.pool
     tokens, attention, before, first = 0, 0.0, 0, True
@@ -257,7 +265,7 @@ def _schedule_prompts(s: Sim, w: int, budget: int) -> float:
     while budget > 0:
         if slot == NONE:
             slot = s.lists[w + POOLS, WAIT, HEAD]
-            if slot == NONE or s.requests[slot].source != NONE:
+            if slot == NONE or s.requests[slot].source != NONE or s.requests[slot].ready > limit:
                 break
             need = blocks_for(s.requests[slot].prompt, s.engines[pool].block)
             if worker.seats >= s.engines[pool].max_seqs or worker.blocks + need > free:
@@ -284,10 +292,25 @@ def _schedule_prompts(s: Sim, w: int, budget: int) -> float:
         slot = s.requests[slot].next
     if tokens == 0:
         return 0.0
-    linear = linear_ms(s, pool, float(before + tokens))
+    behind = 1 if worker.heap_count > 0 else 0
+    linear = linear_ms(s, pool, behind, float(before + tokens))
     if before > 0:
-        linear -= linear_ms(s, pool, float(before))
+        linear -= linear_ms(s, pool, behind, float(before))
     return max(linear + attention, s.engines[pool].floor_ms)
+
+
+@kernel
+def _choose(s: Sim, w: int, now: float, limit: int) -> float:
+    """Choose the next iteration from what is ready by iteration `limit`; returns the time of its prompts, or 0."""
+    worker = s.workers[w]
+    pool = worker.pool
+    _free_blocks(s, w)
+    if pool == DECODE:
+        _join_arrived(s, w, limit)
+        admit_remote(s, w, now)
+    if s.lists[w + POOLS, FILL, HEAD] != NONE or s.lists[w + POOLS, WAIT, HEAD] != NONE:
+        return _schedule_prompts(s, w, s.engines[pool].max_batched_tokens - worker.heap_count, limit)
+    return 0.0
 
 
 @kernel
@@ -295,22 +318,17 @@ def begin_segment(s: Sim, w: int, now: float) -> None:
     """Choose what runs next on worker w, from `now` on; without work the worker idles."""
     worker = s.workers[w]
     pool = worker.pool
-    if pool == DECODE:
-        _free_blocks(s, w)
-        _join_arrived(s, w)
-        admit_remote(s, w, now)
-    else:
-        _free_blocks(s, w)
+    ahead = s.engines[pool].prompt_lag > 0
+    prompts = _choose(s, w, now, worker.iteration if ahead else ANY)
+    if ahead and worker.heap_count == 0 and prompts == 0.0:
+        # Nothing was decided, so nothing runs by which what waits could be missed.
+        prompts = _choose(s, w, now, ANY)
     running = worker.heap_count
-    prompts = 0.0
-    if s.lists[w + POOLS, FILL, HEAD] != NONE or s.lists[w + POOLS, WAIT, HEAD] != NONE:
-        prompts = _schedule_prompts(s, w, s.engines[pool].max_batched_tokens - running)
     worker.seg_start = now
     if prompts > 0.0:
-        extra = 0.0
         if running > 0:
-            extra = max(0.0, _decode_ms(s, w, pool, running) - s.engines[pool].floor_ms)
-        worker.seg_steps, worker.seg_first, worker.seg_growth = 1, prompts + extra, 0.0
+            prompts = _mixed_ms(s, pool, prompts, _decode_ms(s, w, pool, running))
+        worker.seg_steps, worker.seg_first, worker.seg_growth = 1, prompts, 0.0
     elif running > 0:
         worker.seg_first = _decode_ms(s, w, pool, running)
         worker.seg_steps = 1 if s.lists[w + POOLS, FRESH, HEAD] != NONE else _segment_length(s, w, pool, running)
@@ -326,6 +344,14 @@ def begin_segment(s: Sim, w: int, now: float) -> None:
 
 
 @kernel
+def _mixed_ms(s: Sim, pool: int, prompts: float, decode: float) -> float:
+    """An iteration of prompts and decodes that take so long apart; never less than the decodes."""
+    together = prompts + (decode - s.engines[pool].shared_ms)
+    # Prompts take the floor at least, so that decodes alone can only be longer where more than the floor is saved.
+    return max(together, decode) if s.engines[pool].shared_ms > s.engines[pool].floor_ms else together
+
+
+@kernel
 def _decode_ms(s: Sim, w: int, pool: int, running: int) -> float:
     place = s.workers[w].kv / s.engines[pool].kv_step
     node = min(int(place), s.decode_ms.shape[2] - 2)
@@ -335,9 +361,14 @@ def _decode_ms(s: Sim, w: int, pool: int, running: int) -> float:
 
 @kernel
 def _segment_length(s: Sim, w: int, pool: int, running: int) -> int:
-    """Iterations until a request ends, a KV node is crossed or blocks might run out; at least 1."""
+    """Iterations until a request ends or becomes ready, a KV node is crossed or blocks might run out; at least 1."""
     worker = s.workers[w]
     steps = s.heap[w, 0].key - worker.iteration
+    if s.engines[pool].prompt_lag > 0:
+        for kind in (WAIT, JOIN):
+            slot = s.lists[w + POOLS, kind, HEAD]
+            if slot != NONE and s.requests[slot].ready > worker.iteration:
+                steps = min(steps, s.requests[slot].ready - worker.iteration)
     node = int(worker.kv / s.engines[pool].kv_step) + 1
     if node < s.decode_ms.shape[2] - 1:
         steps = min(steps, int((node * s.engines[pool].kv_step - worker.kv) / running) + 1)
@@ -354,8 +385,22 @@ def elapsed(s: Sim, w: int, steps: int) -> float:
 
 
 @kernel
+def reach(s: Sim, w: int, kind: int, slot: int, now: float) -> None:
+    """A request comes to worker w, for its WAIT or its JOIN list."""
+    worker = s.workers[w]
+    s.requests[slot].ready = worker.iteration
+    append(s, w + POOLS, kind, slot)
+    if worker.seg_steps == 0:
+        begin_segment(s, w, now)
+        return
+    cut_segment(s, w, now)
+    lag = s.engines[worker.pool].prompt_lag if kind == WAIT else s.engines[worker.pool].join_lag
+    s.requests[slot].ready = worker.iteration + worker.seg_steps + lag
+
+
+@kernel
 def cut_segment(s: Sim, w: int, now: float) -> None:
-    """Something came for worker w: end its segment at the first iteration boundary at or after `now`."""
+    """Something changed for worker w: end its segment at the first iteration boundary at or after `now`."""
     worker = s.workers[w]
     steps = worker.seg_steps
     if steps == 0:

@@ -4,18 +4,22 @@ Both get the same arrivals at exact times; neither has a network. What is left b
 floating point, so whole traces agree to many digits and the percentiles with them.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from planner.core.engines import Engines
 from planner.core.types import Role
 from planner.whatif.graph import build_graph, load_profiles
+from profiler.timing import EngineTiming
 from tests.engines import finish
 from tests.unit.worker_graph.simulated.drive import Row, chain, serve
 from worker_graph.simulated.profiles import worker_timing
 from worker_graph.simulated.request import Request
 from worker_graph.simulated.scheduler import Scheduler
+from worker_graph.simulated.timing import WorkerTiming
 
 H200 = Path(__file__).parents[4] / "profiling_results" / "llama-3.1-8b-instruct-fp8" / "h200-sxm"
 PERCENTILES = (50, 90, 99)
@@ -29,9 +33,11 @@ def _rows(per_second: float, count: int) -> list[Row]:
     return [(float(a), int(i), int(o)) for a, i, o in zip(arrival, isl, osl, strict=True)]
 
 
-def _agree(first: list[float], end: list[float], rows: list[Row], ttft: np.ndarray, itl: np.ndarray) -> None:
+def _agree(
+    first: list[float], end: list[float], rows: list[Row], ttft: np.ndarray, itl: np.ndarray, front: np.ndarray
+) -> None:
     arrival, _, osl = (np.array(column) for column in zip(*rows, strict=True))
-    mine = np.array(first) - arrival
+    mine = np.array(first) - arrival + front
     many = osl > 1
     steps = (np.array(end) - np.array(first))[many] / (osl[many] - 1)
     np.testing.assert_allclose(np.percentile(mine, PERCENTILES), np.percentile(ttft, PERCENTILES), rtol=1e-6)
@@ -39,21 +45,44 @@ def _agree(first: list[float], end: list[float], rows: list[Row], ttft: np.ndarr
     np.testing.assert_allclose(mine, ttft, rtol=1e-6)
 
 
-@pytest.mark.parametrize("per_second", [4.0, 14.0])
-def test_an_aggregated_worker(per_second: float) -> None:
+def _as_ahead(timing: EngineTiming) -> EngineTiming:
+    """The same engine with all that tables of a newer one would tell."""
+    return replace(
+        timing, behind_ms=timing.prefill_ms * 0.9, shared_ms=2.0, front_ms=5.0, front_ms_per_token=0.001, ahead=True
+    )
+
+
+def _workers(role: str, timing: EngineTiming, engines: Engines) -> Scheduler:
+    return Scheduler(WorkerTiming.of(timing, engines.transfer, role=role))
+
+
+@pytest.mark.parametrize(("per_second", "ahead"), [(4.0, False), (14.0, False), (4.0, True), (14.0, True)])
+def test_an_aggregated_worker(per_second: float, ahead: bool) -> None:
     rows = _rows(per_second, 1500)
-    graph = build_graph(load_profiles([H200]), aggregated=True, max_gpus=8)
-    offline = finish(graph.engines, [(*row, 0) for row in rows])
+    engines = build_graph(load_profiles([H200]), aggregated=True, max_gpus=8).engines
     requests = [(arrival, Request(isl, osl)) for arrival, isl, osl in rows]
-    serve(Scheduler(worker_timing("aggregated", [H200])), requests)
-    _agree([r.first_ms for _, r in requests], [r.end_ms for _, r in requests], rows, offline.ttft, offline.itl)
+    scheduler = Scheduler(worker_timing("aggregated", [H200]))
+    if ahead:
+        engines = replace(engines, timing=tuple(map(_as_ahead, engines.timing)))
+        scheduler = _workers("aggregated", engines.timing[0], engines)
+    offline = finish(engines, [(*row, 0) for row in rows])
+    serve(scheduler, requests)
+    front = np.array([scheduler.front_end_ms(r) for _, r in requests])
+    _agree([r.first_ms for _, r in requests], [r.end_ms for _, r in requests], rows, offline.ttft, offline.itl, front)
 
 
-@pytest.mark.parametrize("per_second", [6.0, 20.0])
-def test_two_prefill_and_two_decode_workers(per_second: float) -> None:
+@pytest.mark.parametrize(("per_second", "ahead"), [(6.0, False), (20.0, False), (6.0, True), (20.0, True)])
+def test_two_prefill_and_two_decode_workers(per_second: float, ahead: bool) -> None:
     rows = _rows(per_second, 1500)
-    graph = build_graph(load_profiles([H200]), aggregated=False, max_gpus=8)
-    offline = finish(graph.engines, [(*row, 0) for row in rows], {Role.PREFILL: 2, Role.DECODE: 2})
-    fill, step = worker_timing("prefill", [H200]), worker_timing("decode", [H200])
-    pairs = chain([Scheduler(fill) for _ in range(2)], [Scheduler(step) for _ in range(2)], rows)
-    _agree([d.first_ms for _, d in pairs], [d.end_ms for _, d in pairs], rows, offline.ttft, offline.itl)
+    engines = build_graph(load_profiles([H200]), aggregated=False, max_gpus=8).engines
+    fill, step = (Scheduler(worker_timing(role, [H200])) for role in ("prefill", "decode"))
+    fills = [fill, Scheduler(fill.timing)]
+    steps = [step, Scheduler(step.timing)]
+    if ahead:
+        engines = replace(engines, timing=tuple(map(_as_ahead, engines.timing)))
+        fills = [_workers("prefill", engines.timing[0], engines) for _ in range(2)]
+        steps = [_workers("decode", engines.timing[1], engines) for _ in range(2)]
+    offline = finish(engines, [(*row, 0) for row in rows], {Role.PREFILL: 2, Role.DECODE: 2})
+    pairs = chain(fills, steps, rows)
+    front = np.array([fills[0].front_end_ms(p) for p, _ in pairs])
+    _agree([d.first_ms for _, d in pairs], [d.end_ms for _, d in pairs], rows, offline.ttft, offline.itl, front)
