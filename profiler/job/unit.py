@@ -32,6 +32,10 @@ from worker_graph.local import leftovers
 
 #: Seconds between two assessments of all tables for the status; each takes the engine's time.
 _ASSESS_EVERY_S = 2.0
+#: Seconds of prefill that the contexts of one decode point may take; KV beyond is extrapolated by what is read.
+_FILL_S = 10.0
+#: Share of the roofline that prefill reaches at least, and the length that it is taken at.
+_PREFILL_SHARE, _PREFILL_TOKENS = 0.5, 4096
 #: Seconds between two signs of life.
 _TICK_S = 1.0
 
@@ -232,7 +236,7 @@ class UnitRun:
         engines: Sequence[Engine],
         budget_s: float,
     ) -> Sampler:
-        facts, settings = self._facts[worker.label], self._plan.settings
+        facts, settings, roofline = self._facts[worker.label], self._plan.settings, self._roofline(worker)
         every = list(self._facts.values()) if label == PAIR else [facts]
         domain = Domain(
             tables=tables,
@@ -244,13 +248,14 @@ class UnitRun:
             prefix_caching=facts.prefix_caching,
             longest_isl=settings.longest_isl,
             max_cudagraph_tokens=facts.max_cudagraph_tokens,
+            most_held_tokens=_filled_in(_FILL_S, roofline),
         )
         # Repeats as the tools say; error and budget as asked for.
         target = replace(self._tools.target, max_error=settings.max_error, seconds=budget_s)
         return Sampler(
             label=label,
             meter=meter,
-            sampling=Sampling(domain, target, self._roofline(worker)),
+            sampling=Sampling(domain, target, roofline),
             journal=self._journal,
             engines=engines,
             budget_s=budget_s,
@@ -335,3 +340,11 @@ class UnitRun:
             self._plan, self._unit, self._record, self._journal, self._facts, self._checks, self._clocks.warnings()
         )
         results.save()
+
+
+def _filled_in(seconds: float, roofline: Roofline | None) -> int | None:
+    """Prompt tokens that an engine computes in so many seconds; None where that is not known."""
+    if roofline is None:
+        return None
+    light_ms = float(roofline.prefill_ms(_PREFILL_TOKENS)) / _PREFILL_TOKENS
+    return int(1e3 * seconds * _PREFILL_SHARE * roofline.dp / light_ms)

@@ -26,6 +26,8 @@ class Domain:
         kv_capacity_tokens: its KV cache.
         block_size: tokens of a KV block.
         prefix_caching: whether prefix hits can be measured.
+        most_held_tokens: KV tokens that a point may hold, where filling more takes too long; beyond it an iteration
+            grows with what it reads. None for what the cache allows.
         max_cudagraph_tokens: tokens up to which an iteration replays CUDA graphs: TTFT steps up behind it. None where
             that is not known, or there are none.
 
@@ -42,6 +44,7 @@ class Domain:
     prefix_caching: bool
     shortest_isl: int = 32
     longest_isl: int | None = None
+    most_held_tokens: int | None = None
     max_cudagraph_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,7 +72,8 @@ class Domain:
     @property
     def held(self) -> int:
         """KV tokens that the requests of a point may hold together."""
-        return int(FILL * self.kv_capacity_tokens)
+        bounds = [int(FILL * self.kv_capacity_tokens)]
+        return min(bounds if self.most_held_tokens is None else [*bounds, self.most_held_tokens])
 
     def largest_batch(self, context: int) -> int:
         """Most requests of `context` tokens that decode together."""
