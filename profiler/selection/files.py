@@ -147,14 +147,14 @@ def _header(choice: Choice, best: Ranked) -> str:
     meta = best.option.profiles[0].meta
     attained = f"{sizing.chosen.attainment:.2%}" if sizing is not None else "unknown"
     lengths = demand.lengths
+    known = "Estimated for" if meta.source.form == "estimated" else "Measured with"
     lines = (
         f"Chosen by `profiler select`: {best.option.name} on {meta.gpu.name}, {best.gpus} GPUs.",
         f"For {demand.rate_rps:g} requests/s with {lengths.isl.mean():,.0f} input and {lengths.osl.mean():,.0f} output "
         "tokens on average:",
         f"predicted to keep TTFT {sla.ttft_ms:g} ms and ITL {sla.itl_ms:g} ms for {attained} of requests "
         f"({sla.attainment:.6g} asked).",
-        f"Measured with {meta.engine.name} {meta.engine.version or '(version unknown)'}; the image should hold the "
-        "same.",
+        f"{known} {meta.engine.name} {meta.engine.version or '(version unknown)'}; the image should hold the same.",
     )
     return "".join(f"# {line}\n" for line in lines)
 

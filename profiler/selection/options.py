@@ -94,6 +94,10 @@ def of_one_kind(
     if len(types) > 1:
         problem = f"{left[0].meta.model.name} was measured as {', '.join(types)}"
         raise InputError(problem, expected="profiles of one number format", field="--profiles")
+    estimates = [profile for profile in left if profile.meta.source.form == "estimated"]
+    if 0 < len(estimates) < len(left):
+        problem = f"{estimates[0].path} is an estimate, and others were measured"
+        raise InputError(problem, expected="either; keep estimates in a folder of their own", field="--profiles")
     return left
 
 

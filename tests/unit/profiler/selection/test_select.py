@@ -187,6 +187,15 @@ def test_profiles_of_several_kinds_must_be_told_apart(make: Make) -> None:
         options_of(profiles, "auto")
 
 
+def test_estimates_and_measurements_do_not_mix(make: Make) -> None:
+    measured, estimate = make("prefill", 1), make("decode", 1)
+    source = estimate.meta.source.model_copy(update={"form": "estimated"})
+    estimate = Profile(estimate.path, estimate.meta.model_copy(update={"source": source}), estimate.samples)
+    with pytest.raises(InputError, match="estimate"):
+        of_one_kind([measured, estimate], model=None, gpu=None, engine=None)
+    assert of_one_kind([estimate], model=None, gpu=None, engine=None) == [estimate]
+
+
 @pytest.mark.parametrize("cv", [0.0, 0.5, 2.0])
 def test_drawn_lengths_have_the_asked_mean_and_spread(cv: float) -> None:
     lengths = drawn_lengths(3000, 250, cv, cv)
