@@ -11,7 +11,7 @@ from profiler.schema import TableName
 FILL = 0.9
 #: Tokens kept free in each sequence: for what a decode sample generates, for what decodes while the prompts of a mixed
 #: sample come, and for a prompt's answer.
-ROOM_TO_DECODE, ROOM_TO_MIX, ROOM_TO_ANSWER = 64, 512, 8
+ROOM_TO_DECODE, ROOM_TO_MIX, ROOM_TO_ANSWER = 64, 512, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
