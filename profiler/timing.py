@@ -9,9 +9,10 @@ the fixed part but is never faster on its linear part than the table's longest p
 Where the table has the engine's own clock, T is that, and what a client sees beyond it is the front end's: a line over
 the prompt's tokens that is added to a request's TTFT and delays no other request.
 
-An engine that schedules ahead launches an iteration while the one before it runs. Beside decodes, then, only the GPU's
-own time is left of a prompt's, and that is convex in the tokens: at first the weights are read whatever their number,
-then arithmetic grows with it. What lone prompts took above the largest convex curve below them was the launching.
+An engine that schedules ahead launches an iteration while the one before it runs. Beside decodes, then, a prompt takes
+the GPU's own time, or what was left to launch when that one ended. The GPU's own time is convex in the tokens: at first
+the weights are read whatever their number, then arithmetic grows with it. It is taken as the largest convex curve below
+the lone prompts' times.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class EngineTiming:
 
     Attributes:
         prefill_ms: L at 0, step, 2 step, … tokens, ms; shape (N,).
-        behind_ms: L of prompts beside decodes, that is in an iteration right behind another one; shape (N,).
+        behind_ms: L of prompts whose iteration was launched while the one before it ran; shape (N,).
         prefill_step_tokens: tokens between nodes of both.
         attention_ms_per_token2: alpha.
         decode_ms: iteration time of a pure decode batch by running batch 0, 1, … and KV node; ms; shape (B, K).
@@ -78,11 +79,21 @@ class EngineTiming:
         """What a prompt's TTFT holds beside the engine's loop, ms, same shape as `isl`."""
         return self.front_ms + self.front_ms_per_token * np.asarray(isl, dtype=np.float64)
 
-    def linear_ms(self, tokens: ArrayLike, *, behind: bool = False) -> NDArray[np.float64]:
-        """L(tokens), ms, same shape; `behind` another iteration, or alone."""
+    def linear_ms(self, tokens: ArrayLike, *, hidden: bool = False) -> NDArray[np.float64]:
+        """L(tokens), ms, same shape; with its launch `hidden` behind another iteration, or alone."""
         nodes = np.arange(len(self.prefill_ms)) * float(self.prefill_step_tokens)
-        table = self.behind_ms if behind else self.prefill_ms
+        table = self.behind_ms if hidden else self.prefill_ms
         return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, table))
+
+    def linear_behind_ms(self, tokens: ArrayLike, last_ms: ArrayLike) -> NDArray[np.float64]:
+        """L(tokens) right behind an iteration of `last_ms`, ms (broadcast).
+
+        An engine that schedules ahead launches during that one; what takes longer to launch is not hidden.
+        """
+        alone = self.linear_ms(tokens)
+        if not self.ahead:
+            return alone
+        return np.maximum(self.linear_ms(tokens, hidden=True), alone - np.asarray(last_ms, dtype=np.float64))
 
     def prompt_ms(self, isl: ArrayLike, prefix_hit_tokens: ArrayLike = 0) -> NDArray[np.float64]:
         """A lone prompt's prefill time, ms, same shape as `isl`."""
@@ -207,8 +218,9 @@ def _shared_ms(timing: EngineTiming, profile: Profile | None) -> float:
     if len(points) == 0:
         return timing.floor_ms
     tokens, batch, kv = points.T
-    prompts = timing.linear_ms(tokens, behind=True) + timing.attention_ms_per_token2 * tokens**2
-    saved = float(np.median(prompts + timing.iteration_ms(batch, kv) - measured))
+    decode = timing.iteration_ms(batch, kv)
+    prompts = timing.linear_behind_ms(tokens, decode) + timing.attention_ms_per_token2 * tokens**2
+    saved = float(np.median(prompts + decode - measured))
     return min(max(saved, 0.0), float(timing.behind_ms[0]))
 
 

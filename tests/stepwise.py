@@ -168,10 +168,15 @@ class Stepwise:
             return decode
         first = chunks[0][0]
         before = first.computed - first.cached
-        beside = bool(self.running)
-        linear = float(timing.linear_ms(before + sum(tokens for _, tokens in chunks), behind=beside))
-        if before > 0:
-            linear -= float(timing.linear_ms(before, behind=beside))
+        upto = before + sum(tokens for _, tokens in chunks)
+
+        def part(hidden: bool) -> float:
+            start = float(timing.linear_ms(before, hidden=hidden)) if before > 0 else 0.0
+            return float(timing.linear_ms(upto, hidden=hidden)) - start
+
+        linear = part(hidden=False)
+        if self.running and timing.ahead:
+            linear = max(part(hidden=True), linear - (self.now - self.began[-1]))
         square = sum((r.computed + tokens) ** 2 - r.computed**2 for r, tokens in chunks)
         prompts = max(linear + timing.attention_ms_per_token2 * square, timing.floor_ms)
         return max(prompts + decode - timing.shared_ms, decode) if self.running else prompts
@@ -191,8 +196,9 @@ class Stepwise:
         if not chunks and not self.running:
             return False
         self.idle = False
+        duration = self._duration(chunks)
         self.began = [*self.began[1:], self.now]
-        self.now += self._duration(chunks)
+        self.now += duration
         self.iterations += 1
         assert self._used() + self._growth() <= self.capacity
         for request in list(self.running):

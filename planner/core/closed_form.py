@@ -148,16 +148,17 @@ class LengthFacts:
         longer than the token budget run in chunks, from about half a budget to one more.
         """
         engine, lengths = self.fill_engine, self.lengths
-        # Prompts of aggregated workers run beside decodes.
+        # Prompts of aggregated workers run beside decodes, most often right behind an iteration without a prompt.
         behind = Role.AGGREGATED in self.model.engines
         new = lengths.isl - lengths.hit
         budget = float(engine.max_num_batched_tokens)
         short = max(1.0, min(float(new.mean()), 0.5 * budget))
         long = min(TYPICAL_BATCH * short, short + budget)
-        first, last = (float(engine.linear_ms(tokens, behind=behind)) for tokens in (short, long))
-        per_token = (last - first) / (long - short)
+        ends = np.array([short, long])
+        first, last = engine.linear_behind_ms(ends, engine.floor_ms) if behind else engine.linear_ms(ends)
+        per_token = float(last - first) / (long - short)
         attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
-        return max(0.0, first - per_token * short), per_token * new + attention
+        return max(0.0, float(first) - per_token * short), per_token * new + attention
 
     @cached_property
     def running(self) -> tuple[Array, Array]:

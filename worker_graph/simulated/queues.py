@@ -118,10 +118,10 @@ class Queues:
             else:
                 self._preempt(request, now_ms)
 
-    def plan_prompts(self, decided_ms: float, limit: float) -> float:
+    def plan_prompts(self, decided_ms: float, limit: float, last_ms: float) -> float:
         """Fill the iteration's token budget with prompts that are ready by iteration `limit`; returns their time, or 0.
 
-        `decided_ms` is when the iteration's content is settled.
+        `decided_ms` is when the iteration's content is settled, `last_ms` the time of the one before it.
         """
         budget = self.limits.max_num_batched_tokens - len(self.batch)
         tokens, square = 0, 0.0
@@ -147,10 +147,10 @@ class Queues:
         self.prompt_tokens = tokens
         if tokens == 0:
             return 0.0
-        behind = len(self.batch) > 0
-        linear = self.timing.linear_ms(before + tokens, behind=behind)
-        if before > 0:
-            linear -= self.timing.linear_ms(before, behind=behind)
+        if self.limits.ahead and self.batch:
+            linear = self.timing.linear_behind_ms(tokens, before, last_ms)
+        else:
+            linear = self.timing.linear_ms(tokens, before)
         return max(linear + self.limits.attention_ms_per_token2 * square, self.limits.floor_ms)
 
     def end(self, steps: int, first_ms: float, growth_ms: float, now_ms: float) -> None:

@@ -40,6 +40,8 @@ class Scheduler:
         self._segment = Segment()
         #: when the next iteration is decided ahead: the last one's beginning.
         self._decided_ms = -math.inf
+        #: how long the last one took.
+        self._last_ms = 0.0
         self._transfers: list[tuple[float, int, Request]] = []
 
     @property
@@ -151,6 +153,7 @@ class Scheduler:
             if self._segment.end_ms <= now:
                 segment, steps = self._segment, self._segment.steps
                 self._decided_ms = segment.start_ms + segment.elapsed_ms(steps - 1)
+                self._last_ms = now - self._decided_ms
                 segment.steps = 0
                 self.queues.end(steps, segment.first_ms, segment.growth_ms, now)
                 self._begin_segment(now)
@@ -227,7 +230,9 @@ class Scheduler:
         self.queues.free_blocks(now_ms)
         self.queues.join_arrived(now_ms, decided_ms, limit)
         self._start_transfers(now_ms)
-        return self.queues.plan_prompts(decided_ms, limit) if self.queues.filling or self.queues.waiting else 0.0
+        if not (self.queues.filling or self.queues.waiting):
+            return 0.0
+        return self.queues.plan_prompts(decided_ms, limit, self._last_ms)
 
     def _segment_length(self) -> int:
         """Iterations until a request ends or is ready, a KV node is crossed or blocks might run out; at least 1."""

@@ -75,7 +75,7 @@ class WorkerTiming:
     Attributes:
         limits: the worker's limits and the tables' steps.
         prefill: prompt time without attention at 0, step, … tokens; shape (N,).
-        behind: the same for prompts beside decodes; shape (N,).
+        behind: the same for prompts whose iteration was launched while the one before it ran; shape (N,).
         decode: iteration time by running batch and KV node; shape (max_num_seqs + 1, K).
         transfer: hand-off time at 0, step, … tokens; shape (M,).
     """
@@ -133,9 +133,18 @@ class WorkerTiming:
         )
         return cls(limits, engine.prefill_ms, engine.behind_ms, engine.decode_ms, transfer.transfer_ms)
 
-    def linear_ms(self, tokens: float, *, behind: bool = False) -> float:
-        """Prompt time without attention, by the tokens of the iteration; `behind` for one beside decodes."""
-        return _between(self._behind if behind else self._prefill, tokens / self.limits.prefill_step_tokens)
+    def linear_ms(self, tokens: float, before: float = 0.0) -> float:
+        """Time of an iteration's prompt tokens without attention; the first prompt goes on at `before`."""
+        return self._along(self._prefill, tokens, before)
+
+    def linear_behind_ms(self, tokens: float, before: float, last_ms: float) -> float:
+        """The same right behind an iteration of `last_ms`, during which it was launched."""
+        return max(self._along(self._behind, tokens, before), self.linear_ms(tokens, before) - last_ms)
+
+    def _along(self, table: list[float], tokens: float, before: float) -> float:
+        step = self.limits.prefill_step_tokens
+        end = _between(table, (before + tokens) / step)
+        return end - _between(table, before / step) if before > 0 else end
 
     def mixed_ms(self, prompts_ms: float, decode_ms: float) -> float:
         """An iteration of prompts and decodes that take so long apart; never less than the decodes."""

@@ -81,10 +81,11 @@ REQUEST = _fields(
 
 #: A worker. `event`: end of its segment, or when it is ready; `kv`: KV tokens of the running batch at the segment's
 #: start; `seats`: of max_num_seqs taken by running, prefilling, joining and requests in transfer; `in_flight`: what a
-#: least-loaded gateway sees; `seg_*`: iterations, ms of the first and ms more with each further one.
+#: least-loaded gateway sees; `seg_*`: iterations, ms of the first and ms more with each further one; `last_ms`: of the
+#: iteration that ended last.
 WORKER = _fields(
     "pool state iteration kv blocks seats in_flight wait_count heap_count seg_steps",
-    "event born seg_start seg_first seg_growth",
+    "event born seg_start seg_first seg_growth last_ms",
 )
 
 #: A place in a heap: iteration number or time, and the request.

@@ -292,10 +292,15 @@ def _schedule_prompts(s: Sim, w: int, budget: int, limit: int) -> float:
         slot = s.requests[slot].next
     if tokens == 0:
         return 0.0
-    behind = 1 if worker.heap_count > 0 else 0
-    linear = linear_ms(s, pool, behind, float(before + tokens))
+    linear = linear_ms(s, pool, 0, float(before + tokens))
     if before > 0:
-        linear -= linear_ms(s, pool, behind, float(before))
+        linear -= linear_ms(s, pool, 0, float(before))
+    if s.engines[pool].prompt_lag > 0 and worker.heap_count > 0:
+        # Launched while the last iteration ran, as far as that was long enough.
+        hidden = linear_ms(s, pool, 1, float(before + tokens))
+        if before > 0:
+            hidden -= linear_ms(s, pool, 1, float(before))
+        linear = max(hidden, linear - worker.last_ms)
     return max(linear + attention, s.engines[pool].floor_ms)
 
 
@@ -462,6 +467,7 @@ def end_segment(s: Sim, w: int, now: float) -> None:
     """Book the iterations that worker w has just ended. Prompts that are done wait in the decode pool's list."""
     worker = s.workers[w]
     steps = worker.seg_steps
+    worker.last_ms = worker.seg_first + worker.seg_growth * (steps - 1)
     worker.blocks += blocks_of_segment(s, w, steps)
     worker.kv += worker.heap_count * steps
     worker.iteration += steps
