@@ -145,6 +145,12 @@ def _prefill_table(curve: PrefillCurve, longest: int, tokens: int) -> tuple[NDAr
     return np.maximum.accumulate(linear), alpha
 
 
+def _hidden_table(alone: NDArray[np.float64], tokens: int) -> NDArray[np.float64]:
+    """L less its launches up to so many tokens; beyond, where L is extrapolated or no iteration goes, as alone."""
+    nodes = min(tokens // PREFILL_STEP_TOKENS + 1, len(alone))
+    return np.concatenate([convex_below(alone[:nodes]), alone[nodes:]])
+
+
 def _decode_table(surface: DecodeSurface, max_num_seqs: int, capacity: int) -> tuple[NDArray[np.float64], float]:
     step = capacity / (KV_NODES - 1)
     batches = np.arange(max_num_seqs + 1, dtype=np.float64)
@@ -177,14 +183,14 @@ def engine_timing(prefill: Profile | None, decode: Profile | None, *, limits_of:
         fill, alpha = _prefill_table(prefill.prefill_engine, longest, tokens)
         front_ms, front_ms_per_token = prefill.front_end
     else:
-        fill, alpha = np.zeros(2), 0.0
+        longest, fill, alpha = 0, np.zeros(2), 0.0
     if decode is not None and decode.decode is not None:
         table, step = _decode_table(decode.decode, seqs, capacity)
     else:
         table, step = np.zeros((seqs + 1, 2)), float(capacity)
     timing = EngineTiming(
         prefill_ms=fill,
-        behind_ms=convex_below(fill) if limits.async_scheduling else fill,
+        behind_ms=_hidden_table(fill, min(longest, batched)) if limits.async_scheduling else fill,
         prefill_step_tokens=PREFILL_STEP_TOKENS,
         attention_ms_per_token2=alpha,
         decode_ms=table,
