@@ -85,6 +85,8 @@ class Queues:
             self.give_back(request, request.blocks)
         request.state, request.remote, request.computed = State.WAITING, False, 0
         request.preemptions += 1
+        # The worker knows of it, whatever its hand-off still had to wait for.
+        request.ready = self.batch.iteration
         if request.generated and math.isnan(request.preempted_ms):
             request.preempted_ms = now_ms
         self.waiting.appendleft(request)

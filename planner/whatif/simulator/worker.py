@@ -155,6 +155,8 @@ def _requeue(s: Sim, w: int, slot: int) -> None:
     request.prompt = request.isl + request.generated
     request.computed = request.hit if request.generated == 0 else 0
     request.blocks = 0
+    # The worker knows of it, whatever its hand-off still had to wait for.
+    s.requests[slot].ready = s.workers[w].iteration
     prepend(s, w + POOLS, WAIT, slot)
     s.workers[w].wait_count += 1
     s.totals[0].preempted += 1
