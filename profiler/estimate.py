@@ -49,10 +49,13 @@ class LeaveOneOut:
             where the point is the only one.
         interior: shape (points,), whether measured neighbours remained on all sides. The others are predicted
             from outside, so their error is that of extrapolating by one interval.
+        of_medians: shape (points,), |predicted - median| / median of the point's repeats: what is left of the error
+            where repeats scatter by themselves.
     """
 
     relative: NDArray[np.float64]
     interior: NDArray[np.bool_]
+    of_medians: NDArray[np.float64]
 
     @property
     def summary(self) -> TableError | None:
@@ -60,7 +63,10 @@ class LeaveOneOut:
         inner = self.relative[self.interior]
         if len(inner) == 0:
             return None
-        return TableError(mean=float(inner.mean()), worst=float(inner.max()), points=len(inner))
+        of_medians = float(self.of_medians[self.interior].mean())
+        return TableError(
+            mean=float(inner.mean()), worst=float(inner.max()), points=len(inner), mean_of_medians=of_medians
+        )
 
     def local(self, distance: NDArray[np.float64], where: Where, nearest: int) -> float | None:
         """Error to expect at a place, from the points left out nearest to it.
@@ -97,11 +103,12 @@ def leave_one_out(
         samples: repeats of each point.
         predict_without: value and place of point i in the table built without it.
     """
-    relative = np.full(len(samples), np.nan)
+    relative, of_medians = np.full(len(samples), np.nan), np.full(len(samples), np.nan)
     interior = np.zeros(len(samples), dtype=np.bool_)
     if len(samples) > 1:
         for i, measured in enumerate(samples):
             value, where = predict_without(i)
             relative[i] = np.mean(np.abs(value - measured) / measured)
+            of_medians[i] = abs(value / np.median(measured) - 1.0)
             interior[i] = where is not Where.OUTSIDE
-    return LeaveOneOut(relative, interior)
+    return LeaveOneOut(relative, interior, of_medians)

@@ -150,11 +150,16 @@ class Source(_Strict):
 
 
 class TableError(_Strict):
-    """Relative leave-one-out error: mean and worst over the points with measured neighbours on all sides."""
+    """Relative leave-one-out error: mean and worst over the points with measured neighbours on all sides.
+
+    `mean` and `worst` are of single samples, whose own scatter is in them; `mean_of_medians` is of the medians of
+    repeats, which is what tables are read for.
+    """
 
     mean: Annotated[float, Field(ge=0)]
     worst: Annotated[float, Field(ge=0)]
     points: Annotated[int, Field(ge=1)]
+    mean_of_medians: Annotated[float, Field(ge=0)] | None = None
 
 
 class Cost(_Strict):

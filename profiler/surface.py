@@ -37,6 +37,7 @@ class DecodeSurface:
         itl_ms: shape (n,), positive; repeats of a point in any order are reduced to their median.
         roofline: speed of light of the worker; None when not known.
         kv_capacity_tokens: adds the knot where the KV cache is full; None when not known.
+        stream_ms: that the front end takes to stream one token; ITL is never less than that of all requests.
 
     Raises:
         ValueError: no points, different lengths, or something is not finite and positive.
@@ -49,6 +50,7 @@ class DecodeSurface:
         itl_ms: ArrayLike,
         roofline: Roofline | None = None,
         kv_capacity_tokens: float | None = None,
+        stream_ms: float = 0.0,
     ) -> None:
         b, kv, itl = (np.asarray(a, dtype=np.float64).ravel() for a in (batch, kv_tokens, itl_ms))
         if not len(b) == len(kv) == len(itl) or len(b) == 0:
@@ -56,7 +58,7 @@ class DecodeSurface:
         for values in (b, kv, itl):
             if not (np.isfinite(values).all() and (values > 0).all()):
                 raise ValueError("batches, KV tokens and times must be finite and positive")
-        self._roofline, self._capacity = roofline, kv_capacity_tokens
+        self._roofline, self._capacity, self.stream_ms = roofline, kv_capacity_tokens, stream_ms
         points, index = np.unique(np.column_stack([b, kv]), axis=0, return_inverse=True)
         index = index.ravel()
         self._samples = [itl[index == i] for i in range(len(points))]
@@ -114,7 +116,7 @@ class DecodeSurface:
         if (b > self._batches[-1]).any() or (kv > self._kv[-1]).any():
             further = self.cost.ms(np.maximum(b, x), np.maximum(kv, y)) - self.cost.ms(x, y)
             value = value + self._beyond * further
-        return np.asarray(value)
+        return np.asarray(np.maximum(value, self.stream_ms * b) if self.stream_ms else value)
 
     def where(self, batch: float, kv_tokens: float) -> Where:
         """Where a point lies among the measured rows of equal context."""

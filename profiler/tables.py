@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from profiler.csvfile import COLUMNS, Samples, read_table, table_text
@@ -20,6 +21,7 @@ from profiler.errors import DependencyError, InputError
 from profiler.mixed import MixedTable
 from profiler.roofline import Roofline
 from profiler.schema import ProfileMeta, Role, TableError, TableName, parse_meta
+from profiler.streaming import engine_itl_ms, streaming_limit
 from profiler.surface import DecodeSurface
 
 if TYPE_CHECKING:
@@ -84,13 +86,21 @@ class Profile:
 
     @cached_property
     def decode(self) -> DecodeSurface | None:
-        """ITL against batch and KV tokens, suspect rows left out; None when the profile has no such table."""
+        """ITL against batch and KV tokens, suspect rows left out; None when the profile has no such table.
+
+        Of the engine's iterations, and never less than the front end needs to stream a token of each request.
+        """
         rows = self.samples.get("decode")
         if rows is None:
             return None
-        good = rows["suspect"] == 0 if "suspect" in rows else slice(None)
-        batch, kv, itl = (rows[name][good] for name in ("batch", "kv_tokens", "itl_ms"))
-        return DecodeSurface(batch, kv, itl, self.roofline, self.meta.kv_capacity_tokens)
+        limit = streaming_limit(rows)
+        itl = engine_itl_ms(rows, limit)
+        good = np.isfinite(itl)
+        if "suspect" in rows:
+            good &= rows["suspect"] == 0
+        stream_ms = 0.0 if limit is None else 1.0 / limit
+        batch, kv = rows["batch"][good], rows["kv_tokens"][good]
+        return DecodeSurface(batch, kv, itl[good], self.roofline, self.meta.kv_capacity_tokens, stream_ms)
 
     @cached_property
     def transfer(self) -> TransferCurve | None:
