@@ -21,6 +21,10 @@ from profiler.kernels.plan import RankShape, rank_shape
 CHUNK_TOKENS = 8192
 #: Kernels of a layer that are neither a product nor attention: two norms, rotation, cache write, activation.
 SMALL_KERNELS = 5
+#: Up to so many bytes vLLM reduces between GPUs of one host by a kernel of its own, which waits for the other ranks and
+#: reads their memory (`CustomAllreduce`); NCCL takes several times as long for as little. Its wait is what a step of
+#: Llama-3.1-8B on two H200 took beyond its other kernels (3.46 ms, 64 all-reduces); on more ranks it is a guess.
+OWN_REDUCE_BYTES, OWN_REDUCE_MS = 8 << 20, 0.005
 _LAYER: tuple[Gemm, ...] = ("qkv", "o", "gate_up", "down")
 
 
@@ -81,7 +85,11 @@ class Parts:
         if self._micro.tp == 1:
             return np.zeros_like(where)
         points = sorted((p.bytes, p.time.median_ms) for p in self._micro.all_reduce if p.ranks == self._micro.tp)
-        return line_through(where * self._shape.hidden_size * 2, *zip(*points, strict=True))
+        size = where * self._shape.hidden_size * 2
+        nccl = line_through(size, *zip(*points, strict=True))
+        largest, longest = points[-1]
+        own = OWN_REDUCE_MS + size * longest / largest
+        return np.asarray(np.where(size <= OWN_REDUCE_BYTES, np.minimum(nccl, own), nccl))
 
     def prefill_attention_ms(self, tokens: ArrayLike) -> NDArray[np.float64]:
         """Causal attention of one layer; beyond the longest measured prompt it grows with the square."""

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from profiler.cli import kernels as cli
 from profiler.errors import InputError
 from profiler.kernels.micro import Micro, line_through, read_micro
+from profiler.kernels.parts import OWN_REDUCE_BYTES, OWN_REDUCE_MS, Parts
 from profiler.rapid import ASSUMED, Overheads, calibrated, differences, estimate_tables, save_estimates
 from profiler.tables import load_profile
 from tests.unit.profiler.kernels import made_up as up
@@ -54,6 +55,16 @@ def test_two_reductions_a_layer_between_ranks() -> None:
     layer += 2 * up.reduce_ms(n * 4096 * 2)
     expected = LAYERS * layer + up.gemm_ms(1) + ASSUMED.prefill_ms
     assert rows["ttft_ms"][rows["isl"] == n] == pytest.approx(expected)
+
+
+def test_small_reductions_are_the_engine_s_own() -> None:
+    small, largest = 64 * 4096 * 2, 2**28
+    own = OWN_REDUCE_MS + small * up.reduce_ms(largest) / largest
+    assert own < up.reduce_ms(small)
+    parts = Parts(up.made_up(tp=2))
+    assert parts.reduce_ms(64) == pytest.approx(own)
+    large = 2 * OWN_REDUCE_BYTES // (4096 * 2)
+    assert parts.reduce_ms(large) == pytest.approx(up.reduce_ms(2 * OWN_REDUCE_BYTES))
 
 
 def test_an_8_bit_cache_is_read_at_half_the_bytes() -> None:
@@ -133,13 +144,13 @@ def test_nothing_is_written_beside_a_profile_that_is_there(tmp_path: Path) -> No
 
 
 def test_calibration_finds_the_overheads_of_a_measured_profile(tmp_path: Path) -> None:
-    truth = Overheads(12.5, 2.25, 0.03, "truth")
+    truth = Overheads(22.5, 2.25, 0.03, "truth")
     measured = save_estimates(up.made_up(), tmp_path / "measured", truth)[:2]
     before = differences(up.made_up(), ASSUMED, measured)
     assert before["prefill"].worst > 0.1
     assert before["prefill"].bias < 0
     found = calibrated(up.made_up(), measured)
-    assert found.prefill_ms == pytest.approx(12.5)
+    assert found.prefill_ms == pytest.approx(22.5)
     assert found.decode_ms == pytest.approx(2.25)
     assert found.decode_per_request_ms == pytest.approx(0.03)
     assert found.source == "calibrated on measured prefill and decode"
