@@ -18,11 +18,6 @@ BEHIND = 1.15
 NEAR = 0.8
 
 
-def engine_or_client(itl_ms: float, server_itl_ms: float) -> float:
-    """What one row tells of the engine: its own clock's time where the client's is behind, else the client's."""
-    return server_itl_ms if itl_ms > BEHIND * server_itl_ms else itl_ms
-
-
 def streaming_limit(rows: Samples) -> float | None:
     """Tokens per ms that the front end streams where it is what limits; None where no row shows that.
 
@@ -58,4 +53,7 @@ def _behind(rows: Samples) -> NDArray[np.bool_]:
     if "server_itl_ms" not in rows:
         return np.zeros(len(rows["batch"]), dtype=np.bool_)
     # Comparisons with nan are false.
-    return np.asarray(rows["itl_ms"] > BEHIND * rows["server_itl_ms"])
+    behind = np.asarray(rows["itl_ms"] > BEHIND * rows["server_itl_ms"])
+    # Nothing falls behind one request at a time: where the clocks differ there, they are not of the same time.
+    fewest = rows["batch"] == rows["batch"].min()
+    return np.zeros_like(behind) if behind[fewest].any() else behind

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 from profiler.measure.base import Point, Sample
 from profiler.schema import TableName
-from profiler.streaming import engine_or_client
 
 VALUE: Mapping[TableName, str] = {
     "prefill": "ttft_ms",
@@ -110,9 +109,6 @@ def _values(point: Point, samples: Sequence[Sample]) -> tuple[float, ...]:
     values = []
     for sample in samples:
         value = sample.values.get(name, math.nan)
-        if point.table == "decode":
-            # Where the front end fell behind, the table keeps the engine's own time; more repeats would not tell more.
-            value = engine_or_client(value, sample.values.get("server_itl_ms", math.nan))
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"a sample of {point.table} at {point.at} has {name} {value}, not positive and finite")
         if sample.values.get("suspect", 0.0) != 1.0:

@@ -39,6 +39,13 @@ def test_without_the_engine_s_clock_nothing_is_told_apart() -> None:
     assert (engine_itl_ms(table, None) == table["itl_ms"]).all()
 
 
+def test_clocks_of_another_time_tell_nothing() -> None:
+    table = rows()
+    table["server_itl_ms"] = table["server_itl_ms"] / 4.0  # an engine that is simulated four times as slowly
+    assert streaming_limit(table) is None
+    assert (engine_itl_ms(table, None) == table["itl_ms"]).all()
+
+
 def test_rows_near_the_limit_without_a_clock_are_left_out() -> None:
     table = rows()
     table["server_itl_ms"] = table["server_itl_ms"].copy()
