@@ -46,6 +46,7 @@ class Column:
 
 
 _THROUGHPUT = Column("throughput_tokens_per_s_per_gpu", "positive", optional=True)
+_PROMPTS = Column("prompts", "positive", optional=True, default=1.0)
 _REPEAT = Column("repeat", "whole", optional=True, default=0.0)
 
 #: Columns by table, in the order in which they are written.
@@ -61,6 +62,8 @@ COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
             Column("batch", "positive", optional=True, default=1.0),
             Column("prefix_hit_tokens", "not negative", optional=True, default=0.0),
             Column("server_ms", "positive", optional=True),
+            # Sent one after another; the row is of the one of median TTFT.
+            _PROMPTS,
         ),
         "decode": (
             Column("batch", "positive"),
@@ -91,6 +94,8 @@ COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
             Column("total_ms", "positive", optional=True),
             Column("prefill_ms", "positive", optional=True),
             Column("first_step_ms", "not negative", optional=True),
+            # Handed over one after another; the row is of the one of median `transfer_ms`.
+            _PROMPTS,
         ),
     }
 )

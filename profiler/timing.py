@@ -12,7 +12,7 @@ the prompt's tokens that is added to a request's TTFT and delays no other reques
 An engine that schedules ahead launches an iteration while the one before it runs. Beside decodes, then, a prompt takes
 the GPU's own time, or what was left to launch when that one ended. The GPU's own time is convex in the tokens: at first
 the weights are read whatever their number, then arithmetic grows with it. It is taken as the largest convex curve below
-the lone prompts' times.
+the lone prompts' times. Where iterations of prompts and decodes were measured themselves, these count instead.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from profiler.engine_side import agreeing, attention_share, convex_below
+from profiler.engine_side import attention_share, convex_below
 from profiler.interpolate import DecodeSurface, PrefillCurve
+from profiler.mixed_fit import fit_mixed
 from profiler.roofline import kv_bytes_per_token
 from profiler.tables import Profile
 
@@ -52,10 +53,12 @@ class EngineTiming:
         kv_step_tokens: KV tokens between nodes of `decode_ms`.
         floor_ms: decode iteration at batch 1 with no KV; no iteration is shorter.
         shared_ms: what an iteration of prompts and decodes saves against the two apart.
+        mixed_ms_per_request: what it takes beyond them for each request that decodes.
         kv_capacity_tokens, max_num_seqs, max_num_batched_tokens, block_size: the engine's limits.
         gpus: GPUs of one worker.
         front_ms, front_ms_per_token: TTFT spent outside the engine's loop, by prompt tokens.
         ahead: an iteration is decided when the one before it begins.
+        exposed: what of a launch is not hidden behind the iteration before it is not in `behind_ms`.
     """
 
     prefill_ms: NDArray[np.float64]
@@ -74,6 +77,8 @@ class EngineTiming:
     front_ms: float = 0.0
     front_ms_per_token: float = 0.0
     ahead: bool = False
+    mixed_ms_per_request: float = 0.0
+    exposed: bool = False
 
     def front_end_ms(self, isl: ArrayLike) -> NDArray[np.float64]:
         """What a prompt's TTFT holds beside the engine's loop, ms, same shape as `isl`."""
@@ -90,10 +95,10 @@ class EngineTiming:
 
         An engine that schedules ahead launches during that one; what takes longer to launch is not hidden.
         """
-        alone = self.linear_ms(tokens)
-        if not self.ahead:
-            return alone
-        return np.maximum(self.linear_ms(tokens, hidden=True), alone - np.asarray(last_ms, dtype=np.float64))
+        hidden = self.linear_ms(tokens, hidden=True)
+        if not self.exposed:
+            return hidden
+        return np.maximum(hidden, self.linear_ms(tokens) - np.asarray(last_ms, dtype=np.float64))
 
     def prompt_ms(self, isl: ArrayLike, prefix_hit_tokens: ArrayLike = 0) -> NDArray[np.float64]:
         """A lone prompt's prefill time, ms, same shape as `isl`."""
@@ -101,14 +106,15 @@ class EngineTiming:
         hit = np.asarray(prefix_hit_tokens, dtype=np.float64)
         return self.linear_ms(total - hit) + self.attention_ms_per_token2 * (total**2 - hit**2)
 
-    def mixed_ms(self, prompts_ms: ArrayLike, decode_ms: ArrayLike) -> NDArray[np.float64]:
-        """An iteration of prompts, with their attention, and decodes, ms; of what each takes (broadcast).
+    def mixed_ms(self, prompts_ms: ArrayLike, decode_ms: ArrayLike, batch: ArrayLike) -> NDArray[np.float64]:
+        """An iteration of prompts, with their attention, and a batch of decodes, ms; of what each takes (broadcast).
 
         Prompts take the floor at least, and no iteration less than its decodes.
         """
         decode = np.asarray(decode_ms, dtype=np.float64)
         prompts = np.maximum(np.asarray(prompts_ms, dtype=np.float64), self.floor_ms)
-        return np.maximum(prompts + (decode - self.shared_ms), decode)
+        added = prompts + self.mixed_ms_per_request * np.asarray(batch, dtype=np.float64)
+        return np.maximum(added + (decode - self.shared_ms), decode)
 
     def iteration_ms(self, batch: ArrayLike, kv_tokens: ArrayLike) -> NDArray[np.float64]:
         """A pure decode iteration, ms; bilinear in (batch, KV tokens), held at the table's ends."""
@@ -205,29 +211,27 @@ def engine_timing(prefill: Profile | None, decode: Profile | None, *, limits_of:
         front_ms=front_ms,
         front_ms_per_token=front_ms_per_token,
         ahead=bool(limits.async_scheduling),
+        exposed=bool(limits.async_scheduling),
     )
-    return replace(timing, shared_ms=_shared_ms(timing, prefill))
+    return _beside_decodes(timing, prefill)
 
 
-def _shared_ms(timing: EngineTiming, profile: Profile | None) -> float:
-    """What iterations of prompts and decodes were measured to save against the two apart; the floor without them.
+def _beside_decodes(timing: EngineTiming, profile: Profile | None) -> EngineTiming:
+    """The timing with prompts beside decodes as they were measured; as it is without such a table.
 
-    The median over the points whose repeats agree, from nothing to the shortest prompt. Tables without the engine's
-    clock hold the front end in the prompt's time, so that nothing can be told from them.
+    Tables without the engine's clock hold the front end in the prompt's time, so that nothing can be told from them.
     """
     rows = None if profile is None or profile.prefill_engine is profile.prefill else profile.samples.get("mixed")
     if rows is None:
-        return timing.floor_ms
-    mixed = (rows["prefill_tokens"] > 0) & (rows["batch"] > 0)
-    at = np.column_stack([rows[name][mixed] for name in ("prefill_tokens", "batch", "kv_tokens")])
-    points, measured = agreeing(at, rows["iteration_ms"][mixed])
-    if len(points) == 0:
-        return timing.floor_ms
-    tokens, batch, kv = points.T
-    decode = timing.iteration_ms(batch, kv)
-    prompts = timing.linear_behind_ms(tokens, decode) + timing.attention_ms_per_token2 * tokens**2
-    saved = float(np.median(prompts + decode - measured))
-    return min(max(saved, 0.0), float(timing.behind_ms[0]))
+        return timing
+    decode = timing.iteration_ms(rows["batch"], rows["kv_tokens"])
+    fit = fit_mixed(rows, decode, timing.attention_ms_per_token2)
+    if fit is None:
+        return timing
+    nodes = np.arange(len(timing.prefill_ms)) * float(timing.prefill_step_tokens)
+    # With the floor, which a mixed iteration shares, so that prompts by themselves have a time, too.
+    behind = timing.floor_ms + fit.at(nodes, timing.prefill_ms)
+    return replace(timing, behind_ms=behind, mixed_ms_per_request=fit.per_request_ms, exposed=False)
 
 
 #: Where the hand-off was not measured: a 400 Gb/s network card at full rate, and a millisecond of notification.

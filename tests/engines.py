@@ -40,11 +40,13 @@ def engine(
     front_token_ms: float = 0.0,
     ahead: bool = False,
     behind_ms: float | None = None,
+    mixed_request_ms: float = 0.0,
+    exposed: bool | None = None,
 ) -> EngineTiming:
     """Prefill fixed + token n + attention n^2; decode step + request b + kv K, and `bend` K^2 between KV nodes.
 
     A mixed iteration shares `shared_ms`, by default the decode iteration at batch 1 without KV; its prompts take
-    `behind_ms` instead of the fixed part.
+    `behind_ms` instead of the fixed part. Launches are exposed where the engine schedules ahead, unless told.
     """
     step = capacity / (kv_nodes - 1)
     kv = np.arange(kv_nodes) * step
@@ -68,6 +70,8 @@ def engine(
         front_ms=front_ms,
         front_ms_per_token=front_token_ms,
         ahead=ahead,
+        mixed_ms_per_request=mixed_request_ms,
+        exposed=ahead if exposed is None else exposed,
     )
 
 

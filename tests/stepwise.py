@@ -175,11 +175,13 @@ class Stepwise:
             return float(timing.linear_ms(upto, hidden=hidden)) - start
 
         linear = part(hidden=False)
-        if self.running and timing.ahead:
-            linear = max(part(hidden=True), linear - (self.now - self.began[-1]))
+        if self.running:
+            hidden = part(hidden=True)
+            linear = max(hidden, linear - (self.now - self.began[-1])) if timing.exposed else hidden
         square = sum((r.computed + tokens) ** 2 - r.computed**2 for r, tokens in chunks)
         prompts = max(linear + timing.attention_ms_per_token2 * square, timing.floor_ms)
-        return max(prompts + decode - timing.shared_ms, decode) if self.running else prompts
+        beside = timing.mixed_ms_per_request * len(self.running)
+        return max(prompts + beside + decode - timing.shared_ms, decode) if self.running else prompts
 
     def _step(self, *, take_all: bool) -> bool:
         """One iteration; false when nothing was decided."""

@@ -33,6 +33,10 @@ def run(
     pair: Annotated[
         str | None, typer.Option(metavar="tpN:tpM", help="A prefill and a decode engine, and their hand-off over NIXL.")
     ] = None,
+    share_gpus: Annotated[
+        bool,
+        typer.Option("--share-gpus", help="Both engines of --pair on the same GPUs; measures their hand-off only."),
+    ] = False,
     url: Annotated[str | None, typer.Option(help="An engine that runs already.")] = None,
     prefill_url: Annotated[str | None, typer.Option(help="A prefill engine that runs already.")] = None,
     decode_url: Annotated[str | None, typer.Option(help="A decode engine that runs already.")] = None,
@@ -97,6 +101,7 @@ def run(
         to=to,
         layouts=tuple(parse_layout(text) for text in layout or ()),
         pair=None if pair is None else parse_pair(pair),
+        share_gpus=share_gpus,
         url=url,
         prefill_url=prefill_url,
         decode_url=decode_url,

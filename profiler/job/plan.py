@@ -59,7 +59,19 @@ class Unit:
     @property
     def gpus(self) -> int:
         """GPUs that it takes."""
+        if self.shares_gpus:
+            return max(worker.layout.gpus for worker in self.workers)
         return sum(worker.layout.gpus for worker in self.workers)
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Indices of the GPUs that it takes, each once."""
+        return tuple(dict.fromkeys(index for worker in self.workers for index in worker.gpus))
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether a GPU holds both engines."""
+        return self.is_pair and bool(set(self.workers[0].gpus) & set(self.workers[1].gpus))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +136,11 @@ class Plan:
             raise AssertionError("asked for the command of an engine that runs already")
         return serve_command(self.serve, worker.layout, port, kv_role=worker.kv_role, host_buffers=self.machine.is_cpu)
 
+    def named(self, command: Sequence[str]) -> list[str]:
+        """A command with the model's name for the folder of its stub, which means nothing elsewhere."""
+        stub = self.serve.model if self.serve is not None and self.serve.dummy else None
+        return [self.model.name if word == stub else word for word in command]
+
     def fingerprint(self, unit: Unit) -> dict[str, object]:
         """What must be equal for samples to be of the same thing; versions join it once the engines run."""
         engines: dict[str, object] = {}
@@ -136,7 +153,7 @@ class Plan:
                 }
             else:
                 # Port and program may differ from start to start.
-                known |= {"arguments": self.command(worker, 0)[len(self.serve.vllm) :]}
+                known |= {"arguments": self.named(self.command(worker, 0)[len(self.serve.vllm) :])}
             engines[worker.label] = known
         return {"model": self.model.model_dump(mode="json"), "gpu": self.machine.gpu, "engines": engines}
 
@@ -175,17 +192,22 @@ def units_of(settings: Settings, machine: Machine, layouts: Sequence[Layout]) ->
 def _pair(settings: Settings, machine: Machine, prefill: Layout, decode: Layout) -> Unit:
     name = f"pair-{prefill.name}-{decode.name}"
     urls = settings.prefill_url, settings.decode_url
+    # Engines that share GPUs have half of their memory each: what they do alone is that of no worker.
+    prefill_tables: tuple[TableName, ...] = () if settings.share_gpus else ("prefill",)
+    decode_tables: tuple[TableName, ...] = () if settings.share_gpus else ("decode",)
+    prefill_roles: tuple[Role, ...] = () if settings.share_gpus else ("prefill",)
+    decode_roles: tuple[Role, ...] = () if settings.share_gpus else ("decode",)
     if not settings.launches:
         first: tuple[int, ...] = ()
         second: tuple[int, ...] = ()
     else:
         first = _given(machine, prefill.gpus, 0, name)
-        second = _given(machine, decode.gpus, prefill.gpus, name)
+        second = _given(machine, decode.gpus, 0 if settings.share_gpus else prefill.gpus, name)
     return Unit(
         name,
         (
-            Worker("prefill", prefill, first, ("prefill",), ("prefill",), urls[0], "kv_producer"),
-            Worker("decode", decode, second, ("decode",), ("decode",), urls[1], "kv_consumer"),
+            Worker("prefill", prefill, first, prefill_tables, prefill_roles, urls[0], "kv_producer"),
+            Worker("decode", decode, second, decode_tables, decode_roles, urls[1], "kv_consumer"),
         ),
     )
 

@@ -56,7 +56,7 @@ class Results:
                 driver=plan.machine.driver,
                 layout=worker.layout,
                 facts=self.facts[worker.label],
-                argv=None if command is None else _shown(plan, command),
+                argv=None if command is None else tuple(plan.named(command)),
                 startups_s=tuple(journal.startups_s.get(worker.label, ())),
                 measuring_s=journal.history(worker.label).spent_s + (handoff.spent_s if handoff else 0.0),
                 capacity_check=self.checks.get(worker.label),
@@ -104,10 +104,3 @@ class Results:
             lost = self.journal.history(label).failed
             found += [f"{describe(point)} was lost {count} times" for point, count in lost.items() if count > 1]
         return tuple(found)
-
-
-def _shown(plan: Plan, command: Sequence[str]) -> tuple[str, ...]:
-    """A command as the profile keeps it: a stub's folder means nothing elsewhere, the model's name does."""
-    serve = plan.serve
-    dummy = serve.model if serve is not None and serve.dummy else None
-    return tuple(plan.model.name if word == dummy else word for word in command)

@@ -15,6 +15,8 @@ from profiler.schema import TableName
 
 #: What an engine is measured with where nobody says otherwise; recorded in every profile.
 DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_NUM_BATCHED_TOKENS = 256, 8192
+#: Of a GPU's memory, for each of two engines on it.
+MOST_SHARED_MEMORY = 0.48
 _TABLES: tuple[TableName, ...] = ("prefill", "decode", "mixed")
 
 
@@ -29,6 +31,7 @@ class Settings:
         to: folder of the profiles.
         layouts: to measure; empty for all that fit.
         pair: layouts of a prefill and a decode worker over NIXL; None for workers by themselves.
+        share_gpus: the two engines of a pair lie on the same GPUs, for want of more; only their hand-off is measured.
         url, prefill_url, decode_url: engines that run already.
         served_model: their name for the model.
         tp, dp: of the engine at `url`.
@@ -58,6 +61,7 @@ class Settings:
     to: Path = Path("profiling_results")
     layouts: tuple[Layout, ...] = ()
     pair: tuple[Layout, Layout] | None = None
+    share_gpus: bool = False
     url: str | None = None
     prefill_url: str | None = None
     decode_url: str | None = None
@@ -128,6 +132,16 @@ def _check_targets(settings: Settings) -> None:
         raise InputError("is missing", expected="what GPU the engine runs on, such as h100-sxm", field="--gpu")
     if settings.prefill_url is not None and settings.pair is None:
         raise InputError("is missing", expected="the layouts of the two engines, such as tp1:tp1", field="--pair")
+    if settings.share_gpus and (settings.pair is None or not settings.launches):
+        raise InputError("is given without engines to start", expected="--pair with it", field="--share-gpus")
+    if settings.share_gpus and (settings.gpu_memory_utilization or 1.0) > MOST_SHARED_MEMORY:
+        share = settings.gpu_memory_utilization
+        problem = "is missing" if share is None else f"is {share:g}"
+        right = f"at most {MOST_SHARED_MEMORY:g}: two engines lie on the same GPUs"
+        raise InputError(problem, expected=right, field="--gpu-memory-utilization")
+    if settings.share_gpus and settings.record:
+        problem = "is given with --share-gpus: engines that share GPUs slow each other down"
+        raise InputError(problem, expected="one of them", field="--record")
     if not settings.launches and settings.stub:
         raise InputError("is given with an engine that runs already", expected="one of them", field="--stub")
     for name in ("max_num_seqs", "max_num_batched_tokens"):

@@ -61,7 +61,7 @@ class UnitRun:
         self._facts: dict[str, Facts] = {}
         self._checks: dict[str, str | None] = {}
         self._samplers: dict[str, Sampler] = {}
-        self._clocks = ClockWatch([index for worker in unit.workers for index in worker.gpus])
+        self._clocks = ClockWatch(unit.devices)
         self._assessed_s = 0.0
         self._later_s = later_s
         self._gpu_minutes_before = reporter.status.gpu_minutes
@@ -91,7 +91,7 @@ class UnitRun:
                     # Whatever comes, nothing of an engine outlives its measuring.
                     await asyncio.gather(*(engine.stop() for engine in engines))
                     leftovers.write(self._plan.folder, [])
-                    await wait_until_free([index for worker in self._unit.workers for index in worker.gpus])
+                    await wait_until_free(self._unit.devices)
             self._save()
         finally:
             self._account()
@@ -108,13 +108,15 @@ class UnitRun:
         began = time.monotonic()
         startups: list[float | None] = []
         try:
-            for engine in engines:
-                await engine.spawn()
-                # Before anything else: a killed run must find what it left.
-                leftovers.write(self._plan.folder, [one.pid for one in engines if one.pid is not None])
-            startups = await together([engine.start() for engine in engines])
+            # One after the other on GPUs that they share: an engine that starts counts what memory is free.
+            for batch in [[engine] for engine in engines] if self._unit.shares_gpus else [list(engines)]:
+                for engine in batch:
+                    await engine.spawn()
+                    # Before anything else: a killed run must find what it left.
+                    leftovers.write(self._plan.folder, [one.pid for one in engines if one.pid is not None])
+                startups += await together([engine.start() for engine in batch])
         finally:
-            if not startups and self._plan.serve is not None:
+            if len(startups) < len(engines) and self._plan.serve is not None:
                 self._failed_starts_s = time.monotonic() - began
         for worker, engine in zip(workers, engines, strict=True):
             self._facts[worker.label] = await self._read_facts(worker, engine)
@@ -177,10 +179,14 @@ class UnitRun:
         return replace(facts, block_size=block_size, max_model_len=longest, max_cudagraph_tokens=graphs)
 
     def _check_capacity(self, worker: Worker, reported: int) -> str | None:
-        """How the capacity compares with memory arithmetic; None where that is not known, or the user chose it."""
+        """How the capacity compares with memory arithmetic; None where that knows nothing of it, or the user chose it."""
         estimate = worker.layout.kv_tokens
         chosen = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override", "--cpu-offload-gb")
-        if estimate is None or any(word.split("=")[0] in chosen for word in self._plan.settings.engine_args):
+        if (
+            estimate is None
+            or self._unit.shares_gpus
+            or any(word.split("=")[0] in chosen for word in self._plan.settings.engine_args)
+        ):
             return None
         return check_kv_capacity(reported, estimate)
 
@@ -214,6 +220,8 @@ class UnitRun:
         # Another seed at each start: an engine that ran on still has the prompts of the last one in its cache.
         seed = secrets.randbelow(2**31)
         for worker, engine in zip(self._unit.workers, engines, strict=True):
+            if not worker.tables:
+                continue
             facts = self._facts[worker.label]
             self._samplers[worker.label] = self._sampler(
                 worker.label, self._tools.engine_meter(facts, seed), worker.tables, worker, [engine],

@@ -15,6 +15,8 @@ from profiler.measure.prompts import Streams
 
 #: Output tokens of the decode request: the first is what TTFT ends with, the others say what a step takes.
 _STEPS = 12
+#: Hand-offs one after another of which a sample is the median one, where the first took at most so many ms.
+HANDOFFS, QUICK_MS = 3, 500.0
 #: Asks a prefill engine to hold a prompt's KV for another (vLLM's NixlConnector; null asks it to fill the place in).
 _HOLD: Mapping[str, Any] = {
     "do_remote_decode": True,
@@ -67,8 +69,12 @@ class PairMeter:
                 await self._hand_over(min(tokens, 512))
             self._warm = True
         began = time.monotonic()
-        values = await self._hand_over(tokens)
-        return Sample(point, values, time.monotonic() - began)
+        found = [await self._hand_over(tokens)]
+        # A hand-off waits for iterations and polls of two engines: it scatters by more than what it moves takes.
+        if found[0]["total_ms"] <= QUICK_MS:
+            found += [await self._hand_over(tokens) for _ in range(HANDOFFS - 1)]
+        values = sorted(found, key=lambda one: one["transfer_ms"])[len(found) // 2]
+        return Sample(point, values | {"prompts": float(len(found))}, time.monotonic() - began)
 
     async def _hand_over(self, tokens: int) -> dict[str, float]:
         loop = asyncio.get_running_loop()

@@ -84,6 +84,6 @@ def predicted_mixed(timing: EngineTiming, tokens: Array, batch: Array, kv: Array
     """An iteration of a prompt's chunk and running requests, ms, as timing has it."""
     alone = np.where(batch > 0, timing.iteration_ms(batch, kv), 0.0)
     attention = timing.attention_ms_per_token2 * tokens**2
-    together = timing.mixed_ms(timing.linear_behind_ms(tokens, alone) + attention, alone)
+    together = timing.mixed_ms(timing.linear_behind_ms(tokens, alone) + attention, alone, batch)
     prompts = np.maximum(timing.prompt_ms(tokens), timing.floor_ms)
     return np.asarray(np.where(tokens > 0, np.where(batch > 0, together, prompts), alone))

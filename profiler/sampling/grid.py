@@ -27,7 +27,7 @@ _BATCH_RATIO = 4
 _BATCHED = ((128, 16), (256, 8), (512, 16), (2048, 4), (4096, 4), (1024, 32))
 _HIT_LENGTHS = (2048, 8192)
 _HIT_SHARES = (0.25, 0.5, 0.75, 0.9)
-_MIXED_TOKENS = (256, 1024, 4096)
+_MIXED_TOKENS = (256, 640, 1024, 4096)
 _MIXED_BATCHES = (128, 32, 8, 2)
 _MIXED_CONTEXTS = (512, 2048)
 #: The longest context gets a row of its own where it is beyond the last one by this ratio.

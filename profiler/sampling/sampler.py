@@ -1,7 +1,7 @@
 """Which point to measure next, and when to stop: a function of the samples taken so far.
 
 Three stages. Every point of the coarse grids once, tables in turn, so that a budget that ends early leaves whole
-tables; then every point up to the least number of repeats; then tables that are not at their target, in turns by how
+tables; then every point up to the least number of repeats, lone prompts a few times over the whole run; then tables that are not at their target, in turns by how
 far each is, get the sample that promises most: a repeat where a median is not known well enough, a point in the
 middle of an interval where leave-one-out is off by more than noise explains, or a new row of decode points. Nothing is
 remembered between calls, so a run that was killed goes on where it was.
@@ -30,6 +30,8 @@ _FAILURES = 2
 _FARTHEST = 4.0
 #: Share of points that tables of 5 % error got beyond their grids on synthetic engines; a first guess of time left.
 _ADDED = 0.2
+#: Repeats of a lone prompt are so many seconds of measuring apart, up to so many, where one takes at most so long.
+_APART_S, _PASSES, _CHEAP_S = 6.0, 5, 1.0
 #: Going on at the context that the KV cache holds is worth this share of the gain to be had elsewhere.
 _STAY = 0.5
 
@@ -166,7 +168,10 @@ class Sampling:
         if again is not None:
             return again
         tables = self._tables(samples, failed or {})
-        for repeats in range(1, self._target.min_repeats + 1):
+        choice = _in_turn(tables, 1) or self._spread_over_time(samples, failed or {})
+        if choice is not None:
+            return choice
+        for repeats in range(2, self._target.min_repeats + 1):
             choice = _in_turn(tables, repeats)
             if choice is not None:
                 return choice
@@ -174,7 +179,7 @@ class Sampling:
         if not able:
             return None
         held = next((_context(sample.point) for sample in reversed(samples) if sample.point.table == "decode"), None)
-        return _best(min(able, key=lambda entry: entry[:2])[2], held)
+        return _best(min(able, key=lambda entry: entry[:2])[2], held, _just_taken(samples))
 
     def _while_it_is_cached(self, samples: Sequence[Sample], failed: Mapping[Point, int]) -> Choice | None:
         """The last point once more where bringing its contexts into the KV cache is most of its cost."""
@@ -186,6 +191,32 @@ class Sampling:
         if large and not failed.get(point) and taken < self._target.min_repeats and self._domain.prefix_caching:
             return Choice(point, Reason.REPEAT)
         return None
+
+    def _spread_over_time(self, samples: Sequence[Sample], failed: Mapping[Point, int]) -> Choice | None:
+        """Lone prompts once more, all of them, when some time has passed since the last ones.
+
+        What a processor takes to launch a prompt's kernels differs by half for seconds at a time: repeats that follow
+        each other agree, and all are wrong.
+        """
+        last: dict[Point, int] = {}
+        walls: dict[Point, list[float]] = {}
+        for place, sample in enumerate(samples):
+            if sample.point.table == "prefill" and sample.point.at[1:] == (1.0, 0.0):
+                last[sample.point] = place
+                walls.setdefault(sample.point, []).append(sample.wall_s)
+        recent = _just_taken(samples)
+        goes_on = bool(last) and max(last.values()) == len(samples) - 1
+        if not goes_on and any(point in recent for point in last):
+            return None
+        most = min(_PASSES, self._target.max_repeats)
+        due = [
+            point
+            for point, taken in walls.items()
+            if len(taken) < most and max(taken) <= _CHEAP_S and point not in recent and not failed.get(point)
+        ]
+        if not due:
+            return None
+        return Choice(min(due, key=lambda point: (len(walls[point]), point.at)), Reason.REPEAT)
 
     def progress(self, samples: Sequence[Sample], failed: Mapping[Point, int] | None = None) -> Progress:
         """How all tables stand after these samples; arguments and errors as in `next`."""
@@ -306,9 +337,24 @@ def _choice(entry: tuple[Point, Reason], table: _Table, repeats: int) -> Choice:
     return Choice(entry[0], entry[1] if repeats == 1 or not table.taken(entry[0]) else Reason.REPEAT)
 
 
-def _best(state: State, held: float | None) -> Choice:
-    """The candidate with the largest gain; a decode point of the context that the KV cache holds is preferred."""
-    best = state.candidates[0]
+def _just_taken(samples: Sequence[Sample]) -> frozenset[Point]:
+    """Points of the last seconds."""
+    recent, seconds = set(), 0.0
+    for sample in reversed(samples):
+        if seconds >= _APART_S:
+            break
+        recent.add(sample.point)
+        seconds += sample.wall_s
+    return frozenset(recent)
+
+
+def _best(state: State, held: float | None, recent: frozenset[Point]) -> Choice:
+    """The candidate with the largest gain; a decode point of the context that the KV cache holds is preferred.
+
+    A point that was just measured is left alone for a while, but a decode point, whose context is cached.
+    """
+    rested = (c for c in state.candidates if c.point.table == "decode" or c.point not in recent)
+    best = next(rested, state.candidates[0])
     if held is not None and best.point.table == "decode":
         near = (c for c in state.candidates if c.gain >= _STAY * best.gain and _context(c.point) == held)
         best = next(near, best)

@@ -149,7 +149,7 @@ class Queues:
         self.prompt_tokens = tokens
         if tokens == 0:
             return 0.0
-        if self.limits.ahead and self.batch:
+        if self.batch:
             linear = self.timing.linear_behind_ms(tokens, before, last_ms)
         else:
             linear = self.timing.linear_ms(tokens, before)

@@ -216,7 +216,7 @@ class Scheduler:
         segment.start_ms = now_ms
         if prompts > 0.0:
             decode = self.timing.decode_ms(running, self.queues.batch.kv_tokens) if running else 0.0
-            segment.first_ms = self.timing.mixed_ms(prompts, decode) if running else prompts
+            segment.first_ms = self.timing.mixed_ms(prompts, decode, running) if running else prompts
             segment.steps, segment.growth_ms = 1, 0.0
         elif running:
             segment.first_ms = self.timing.decode_ms(running, self.queues.batch.kv_tokens)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from profiler.timing import EngineTiming, TransferTiming
 
 #: Version of the file's contents.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Limits:
         attention_ms_per_token2: quadratic part of the prompt time.
         floor_ms: decode iteration at batch 1 without KV; no iteration is shorter.
         shared_ms: what an iteration of prompts and decodes saves against the two apart.
+        mixed_ms_per_request: what it takes beyond them for each request that decodes.
         front_ms, front_ms_per_token: TTFT outside the engine's loop, by prompt tokens.
         ahead: 1 where an iteration is decided when the one before it begins, else 0.
+        exposed: 1 where `behind` leaves out what of a launch is not hidden, else 0.
         kv_bytes_per_token: of the model, 0 where its shape is not known.
         gpus: GPUs of one worker.
         source: the model, GPU and profile behind the tables, for people.
@@ -60,9 +62,11 @@ class Limits:
     attention_ms_per_token2: float
     floor_ms: float
     shared_ms: float
+    mixed_ms_per_request: float
     front_ms: float
     front_ms_per_token: float
     ahead: int
+    exposed: int
     kv_bytes_per_token: float
     gpus: int
     source: str
@@ -124,9 +128,11 @@ class WorkerTiming:
             attention_ms_per_token2=float(engine.attention_ms_per_token2),
             floor_ms=float(engine.floor_ms),
             shared_ms=float(engine.shared_ms),
+            mixed_ms_per_request=float(engine.mixed_ms_per_request),
             front_ms=float(engine.front_ms),
             front_ms_per_token=float(engine.front_ms_per_token),
             ahead=int(engine.ahead),
+            exposed=int(engine.exposed),
             kv_bytes_per_token=float(kv_bytes_per_token),
             gpus=engine.gpus,
             source=source,
@@ -139,16 +145,18 @@ class WorkerTiming:
 
     def linear_behind_ms(self, tokens: float, before: float, last_ms: float) -> float:
         """The same right behind an iteration of `last_ms`, during which it was launched."""
-        return max(self._along(self._behind, tokens, before), self.linear_ms(tokens, before) - last_ms)
+        hidden = self._along(self._behind, tokens, before)
+        return max(hidden, self.linear_ms(tokens, before) - last_ms) if self.limits.exposed else hidden
 
     def _along(self, table: list[float], tokens: float, before: float) -> float:
         step = self.limits.prefill_step_tokens
         end = _between(table, (before + tokens) / step)
         return end - _between(table, before / step) if before > 0 else end
 
-    def mixed_ms(self, prompts_ms: float, decode_ms: float) -> float:
-        """An iteration of prompts and decodes that take so long apart; never less than the decodes."""
-        return max(prompts_ms + (decode_ms - self.limits.shared_ms), decode_ms)
+    def mixed_ms(self, prompts_ms: float, decode_ms: float, batch: int) -> float:
+        """An iteration of prompts and a batch of decodes that take so long apart; never less than the decodes."""
+        added = prompts_ms + self.limits.mixed_ms_per_request * batch
+        return max(added + (decode_ms - self.limits.shared_ms), decode_ms)
 
     def front_end_ms(self, isl: int) -> float:
         """What a prompt's TTFT holds beside the engine's loop."""

@@ -56,11 +56,11 @@ def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
 
 #: One per pool. `cursor` is where the gateway's next choice starts; `worker_ms` the time of workers that are gone;
 #: `attention` is in ms per token^2, `floor_ms` the iteration at batch 1 without KV, `shared_ms` what a mixed iteration
-#: saves, `front_*` the TTFT outside the loop in ms and in ms per prompt token, `*_step` the tokens between nodes.
+#: saves and `mixed_per_request` what it adds for each request that decodes, `front_*` the TTFT outside the loop in ms and in ms per prompt token, `*_step` the tokens between nodes.
 #: `*_lag`: whole iterations that a prompt and a hand-off wait on a busy worker, beside the rest of the running one.
 ENGINE = _fields(
-    "max_batched_tokens max_seqs capacity_blocks block routing cursor prompt_lag join_lag",
-    "prefill_step kv_step attention floor_ms shared_ms front_ms front_per_token worker_ms",
+    "max_batched_tokens max_seqs capacity_blocks block routing cursor prompt_lag join_lag exposed",
+    "prefill_step kv_step attention floor_ms shared_ms mixed_per_request front_ms front_per_token worker_ms",
 )
 
 #: One in all. `window_ms`: worker time is counted up to here, the last arrival; infinite until that is known.
@@ -151,6 +151,7 @@ def new_sim(
         row["prefill_step"], row["kv_step"] = e.prefill_step_tokens, e.kv_step_tokens
         row["attention"], row["floor_ms"], row["routing"] = e.attention_ms_per_token2, e.floor_ms, routing
         row["shared_ms"], row["front_ms"], row["front_per_token"] = e.shared_ms, e.front_ms, e.front_ms_per_token
+        row["mixed_per_request"], row["exposed"] = e.mixed_ms_per_request, e.exposed
         row["prompt_lag"], row["join_lag"] = (PROMPT_LAG, JOIN_LAG) if e.ahead else (0, 0)
     totals = np.zeros(1, dtype=TOTALS)
     totals["disaggregated"] = int(engines[1] is not None)

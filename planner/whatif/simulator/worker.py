@@ -297,12 +297,12 @@ def _schedule_prompts(s: Sim, w: int, budget: int, limit: int) -> float:
     linear = linear_ms(s, pool, 0, float(before + tokens))
     if before > 0:
         linear -= linear_ms(s, pool, 0, float(before))
-    if s.engines[pool].prompt_lag > 0 and worker.heap_count > 0:
-        # Launched while the last iteration ran, as far as that was long enough.
+    if worker.heap_count > 0:
         hidden = linear_ms(s, pool, 1, float(before + tokens))
         if before > 0:
             hidden -= linear_ms(s, pool, 1, float(before))
-        linear = max(hidden, linear - worker.last_ms)
+        # Launched while the last iteration ran, as far as that was long enough.
+        linear = max(hidden, linear - worker.last_ms) if s.engines[pool].exposed else hidden
     return max(linear + attention, s.engines[pool].floor_ms)
 
 
@@ -334,7 +334,7 @@ def begin_segment(s: Sim, w: int, now: float) -> None:
     worker.seg_start = now
     if prompts > 0.0:
         if running > 0:
-            prompts = _mixed_ms(s, pool, prompts, _decode_ms(s, w, pool, running))
+            prompts = _mixed_ms(s, pool, prompts, _decode_ms(s, w, pool, running), running)
         worker.seg_steps, worker.seg_first, worker.seg_growth = 1, prompts, 0.0
     elif running > 0:
         worker.seg_first = _decode_ms(s, w, pool, running)
@@ -351,9 +351,9 @@ def begin_segment(s: Sim, w: int, now: float) -> None:
 
 
 @kernel
-def _mixed_ms(s: Sim, pool: int, prompts: float, decode: float) -> float:
+def _mixed_ms(s: Sim, pool: int, prompts: float, decode: float, running: int) -> float:
     """An iteration of prompts and decodes that take so long apart; never less than the decodes."""
-    together = prompts + (decode - s.engines[pool].shared_ms)
+    together = prompts + s.engines[pool].mixed_per_request * running + (decode - s.engines[pool].shared_ms)
     # Prompts take the floor at least, so that decodes alone can only be longer where more than the floor is saved.
     return max(together, decode) if s.engines[pool].shared_ms > s.engines[pool].floor_ms else together
 

@@ -1,0 +1,89 @@
+"""What prompts add to an iteration that decodes, from a table of measured mixed iterations.
+
+On GPUs an iteration of n prompt tokens and b decoding requests was seen to take what the b requests take alone, plus a
+part that the prompt tokens decide, plus a part for each of the b requests: attention over prompts and single tokens
+together is slower for the latter. The first two tables know; the parts of n and b are fitted here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from profiler.csvfile import Samples
+from profiler.engine_side import agreeing
+
+Array = NDArray[np.float64]
+
+#: Prompt tokens closer than this ratio are one node: the largest prompts leave room for the batch they run beside.
+SAME_TOKENS = 1.05
+
+
+@dataclass(frozen=True)
+class MixedFit:
+    """What prompts add to an iteration of decodes.
+
+    Attributes:
+        tokens: of prompts, increasing; shape (N,).
+        added_ms: by that many, attention left out; shape (N,), not decreasing.
+        per_request_ms: added for each decoding request.
+    """
+
+    tokens: Array
+    added_ms: Array
+    per_request_ms: float
+
+    def at(self, tokens: ArrayLike, beyond: Array) -> Array:
+        """Added by prompts of so many tokens, ms; nothing for none, and beyond the last node as `beyond` rises.
+
+        Args:
+            tokens: increasing, shape (M,).
+            beyond: another curve at the same tokens, ms; shape (M,).
+        """
+        wanted = np.asarray(tokens, dtype=np.float64)
+        known = np.interp(wanted, np.concatenate([[0.0], self.tokens]), np.concatenate([[0.0], self.added_ms]))
+        last = float(np.interp(self.tokens[-1], wanted, beyond))
+        return np.asarray(known + np.where(wanted > self.tokens[-1], beyond - last, 0.0))
+
+
+def fit_mixed(rows: Samples, decode_ms: Array, attention_ms_per_token2: float) -> MixedFit | None:
+    """Fit both parts; None where no mixed iteration was measured twice alike.
+
+    The part of a request is the median of the slopes between any two points of the same prompt tokens (Theil and Sen),
+    not below 0; that of the tokens the median of what is left at each of their nodes.
+
+    Args:
+        rows: a mixed table.
+        decode_ms: of each row, what its decodes take alone; shape (rows,).
+        attention_ms_per_token2: of the prompts.
+    """
+    mixed = (rows["prefill_tokens"] > 0) & (rows["batch"] > 0)
+    at = np.column_stack([rows[name][mixed] for name in ("prefill_tokens", "batch")] + [decode_ms[mixed]])
+    points, measured = agreeing(at, rows["iteration_ms"][mixed])
+    if len(points) == 0:
+        return None
+    tokens, batch, decode = points.T
+    added = measured - decode - attention_ms_per_token2 * tokens**2
+    nodes = _nodes(tokens)
+    slopes = [
+        (added[i] - added[j]) / (batch[i] - batch[j])
+        for i, j in combinations(range(len(points)), 2)
+        if nodes[i] == nodes[j] and batch[i] != batch[j]
+    ]
+    per_request = max(0.0, float(np.median(slopes))) if slopes else 0.0
+    groups = [nodes == node for node in range(int(nodes.max()) + 1)]
+    at_node = np.array([np.median(tokens[group]) for group in groups])
+    left = np.array([np.median((added - per_request * batch)[group]) for group in groups])
+    return MixedFit(at_node, np.maximum.accumulate(np.maximum(left, 0.0)), per_request)
+
+
+def _nodes(tokens: Array) -> NDArray[np.int64]:
+    """The node of each, numbered from the fewest tokens on."""
+    order = np.argsort(tokens)
+    steps = tokens[order][1:] > SAME_TOKENS * tokens[order][:-1]
+    numbers = np.empty(len(tokens), dtype=np.int64)
+    numbers[order] = np.concatenate([[0], np.cumsum(steps)])
+    return numbers
