@@ -36,17 +36,23 @@ class MixedFit:
     added_ms: Array
     per_request_ms: float
 
-    def at(self, tokens: ArrayLike, beyond: Array) -> Array:
-        """Added by prompts of so many tokens, ms; nothing for none, and beyond the last node as `beyond` rises.
+    def along(self, tokens: ArrayLike, alone_ms: Array) -> Array:
+        """Added by prompts of so many tokens, ms, shape (M,); nothing for none, and never less for more.
+
+        An iteration takes what its kernels take to launch or to compute, whichever is longer. The launches step up
+        where CUDA graphs end, as the time of lone prompts does: so the difference of the two is interpolated between
+        the nodes, and held beyond the last. The arithmetic rises evenly, along the line from node to node.
 
         Args:
-            tokens: increasing, shape (M,).
-            beyond: another curve at the same tokens, ms; shape (M,).
+            tokens: increasing from 0, shape (M,).
+            alone_ms: what prompts of so many tokens take by themselves, attention left out, ms; shape (M,).
         """
         wanted = np.asarray(tokens, dtype=np.float64)
-        known = np.interp(wanted, np.concatenate([[0.0], self.tokens]), np.concatenate([[0.0], self.added_ms]))
-        last = float(np.interp(self.tokens[-1], wanted, beyond))
-        return np.asarray(known + np.where(wanted > self.tokens[-1], beyond - last, 0.0))
+        at_nodes = np.interp(self.tokens, wanted, alone_ms) - self.added_ms
+        nodes = np.append(0.0, self.tokens)
+        launched = alone_ms - np.interp(wanted, nodes, np.append(alone_ms[0], at_nodes))
+        computed = np.interp(wanted, nodes, np.append(0.0, self.added_ms))
+        return np.asarray(np.maximum.accumulate(np.maximum(launched, computed)))
 
 
 def fit_mixed(rows: Samples, decode_ms: Array, attention_ms_per_token2: float) -> MixedFit | None:
