@@ -96,11 +96,13 @@ COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
             Column("first_step_ms", "not negative", optional=True),
             # Handed over one after another; the row is of the one of median `transfer_ms`.
             _PROMPTS,
+            # TP of the prefill worker; 0 is that of the profile itself.
+            Column("prefill_tp", "whole", optional=True, default=0.0),
         ),
     }
 )
 
-#: Columns that, with `repeat`, may not be the same in two rows.
+#: Coordinates of a point.
 KEYS: Mapping[TableName, tuple[str, ...]] = MappingProxyType(
     {
         "prefill": ("isl", "batch", "prefix_hit_tokens"),
@@ -108,6 +110,11 @@ KEYS: Mapping[TableName, tuple[str, ...]] = MappingProxyType(
         "mixed": ("prefill_tokens", "batch", "kv_tokens"),
         "transfer": ("tokens",),
     }
+)
+
+#: Columns that may not be the same in two rows: a point's coordinates, where a hand-off came from, and `repeat`.
+IDENTITY: Mapping[TableName, tuple[str, ...]] = MappingProxyType(
+    {table: (*names, *(("prefill_tp",) if table == "transfer" else ()), "repeat") for table, names in KEYS.items()}
 )
 
 
@@ -132,7 +139,7 @@ def read_table(path: Path, table: TableName) -> Samples:
         record = dict(zip(header, cells, strict=True))
         for column in columns:
             values[column.name].append(_number(path, line, column, record.get(column.name)))
-        names = (*KEYS[table], "repeat")
+        names = IDENTITY[table]
         key = tuple(values[name][-1] for name in names)
         if key in seen:
             shown = [name for name in names if name in header or name == "repeat"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiler.errors import InputError
+from profiler.schema import ProfileMeta
 from profiler.tables import Profile, find_profiles, load_profile
 
 
@@ -34,6 +35,11 @@ def load_profiles(folders: Sequence[Path], *, field: str) -> list[Profile]:
     return [load_profile(path) for path in paths.values()]
 
 
+def layout_words(meta: ProfileMeta) -> str:
+    """TP and, where there are any, DP and expert parallelism: `TP2 DP2 EP`."""
+    return f"TP{meta.tp}" + (f" DP{meta.dp}" if meta.dp > 1 else "") + (" EP" if meta.spreads_experts else "")
+
+
 def only_of(profiles: Sequence[Profile], role: str, *, field: str) -> Profile | None:
     """The one profile of a role; None where there is none.
 
@@ -47,6 +53,6 @@ def only_of(profiles: Sequence[Profile], role: str, *, field: str) -> Profile | 
     """
     have = [profile for profile in profiles if profile.meta.role == role]
     if len(have) > 1:
-        layouts = ", ".join(str(profile.path) for profile in have)
+        layouts = ", ".join(f"{profile.path} ({layout_words(profile.meta)})" for profile in have)
         raise InputError(f"{len(have)} {role} layouts: {layouts}", expected="one per role", field=field)
     return have[0] if have else None

@@ -192,6 +192,7 @@ class ProfileMeta(_Strict):
     """`profile.json`: everything about a profile but its samples.
 
     Attributes:
+        expert_parallel: the experts lie whole on the worker's GPUs; see `spreads_experts`.
         kv_capacity_tokens: tokens of KV cache of one worker (all its DP ranks); None when unknown.
         kv_capacity_check: how that figure was cross-checked, in words.
         startup_s: measured seconds from asking for the pod until it served, one per start; None when not
@@ -211,6 +212,7 @@ class ProfileMeta(_Strict):
     role: Role
     tp: _Count
     dp: _Count
+    expert_parallel: bool = False
     kv_capacity_tokens: _Count | None = None
     kv_capacity_check: str | None = None
     limits: Limits = Limits()
@@ -222,6 +224,12 @@ class ProfileMeta(_Strict):
     cost: Cost | None = None
     validation: tuple[Validation, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def spreads_experts(self) -> bool:
+        """Whether the worker's experts lie whole on its GPUs; only their arguments tell it of older profiles."""
+        arguments = self.engine.arguments or ()
+        return self.expert_parallel or any(word.replace("_", "-") == "--enable-expert-parallel" for word in arguments)
 
 
 def parse_meta(text: str, source: Path) -> ProfileMeta:

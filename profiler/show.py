@@ -33,10 +33,15 @@ def summarise(profile: Profile) -> dict[str, Any]:
             "ranges": {c: [float(samples[c].min()), float(samples[c].max())] for c in columns},
             "leave_one_out": errors[name].model_dump() if name in errors else None,
         }
+    if "transfer" in tables:
+        tables["transfer"]["prefill_tp"] = sorted({int(tp) for tp in profile.handed_from(profile.samples["transfer"])})
+    held = profile.meta.model_dump(mode="json", exclude={"errors": True, "source": {"arrays": True}})
+    # Older profiles tell it by their arguments alone.
+    held["expert_parallel"] = profile.meta.spreads_experts
     return {
         "path": str(profile.path),
         "fingerprint": fingerprint(profile.path),
-        "profile": profile.meta.model_dump(mode="json", exclude={"errors": True, "source": {"arrays": True}}),
+        "profile": held,
         "tables": tables,
     }
 
@@ -45,6 +50,7 @@ def table(summary: dict[str, Any]) -> Table:
     """A summary as a table for people; what is not known is said to be unknown."""
     meta = summary["profile"]
     title = f"{meta['model']['name']}  {meta['role']}  {meta['gpu']['name']}  TP {meta['tp']} DP {meta['dp']}"
+    title += " EP" if meta["expert_parallel"] else ""
     result = Table(title=escape(title), show_header=False, title_justify="left", title_style="bold", pad_edge=False)
     result.add_column(style="cyan", no_wrap=True)
     result.add_column(overflow="fold")
@@ -86,7 +92,9 @@ def error_words(error: dict[str, Any] | None) -> str:
 def _table_line(held: dict[str, Any]) -> str:
     suspect = f", {held['suspect']} of them suspect" if held["suspect"] else ""
     ranges = "; ".join(f"{name} {low:,.5g} to {high:,.5g}" for name, (low, high) in held["ranges"].items())
-    return f"{held['samples']} samples{suspect}: {ranges}; {error_words(held['leave_one_out'])}"
+    came = "".join(f", TP{tp}" for tp in held.get("prefill_tp", ()))
+    origin = f" from a prefill worker of {came.removeprefix(', ')}" if came else ""
+    return f"{held['samples']} samples{suspect}{origin}: {ranges}; {error_words(held['leave_one_out'])}"
 
 
 def _startup(seconds: list[float] | None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from profiler.csvfile import COLUMNS, Samples, read_table, table_text
 from profiler.curve import PrefillCurve, TransferCurve
@@ -104,9 +104,35 @@ class Profile:
 
     @cached_property
     def transfer(self) -> TransferCurve | None:
-        """Hand-off time against tokens; None when the profile has no such table."""
+        """Hand-off time against tokens, from a prefill worker of the profile's own TP or of the nearest measured one.
+
+        None when the profile has no such table.
+        """
+        found = self.transfer_from(self.meta.tp)
+        return None if found is None else found[0]
+
+    def transfer_from(self, prefill_tp: int) -> tuple[TransferCurve, int] | None:
+        """Hand-off time against tokens, from a prefill worker of this TP.
+
+        Where that was not measured, from the TP that is nearest as a ratio; of two equally near ones the smaller, over
+        whose fewer links a hand-off takes longer.
+
+        Returns:
+            The curve and the TP that it was measured from; None when the profile has no such table.
+        """
         rows = self.samples.get("transfer")
-        return None if rows is None else TransferCurve(rows["tokens"], rows["transfer_ms"])
+        if rows is None:
+            return None
+        from_tp = self.handed_from(rows)
+        there = sorted({int(tp) for tp in from_tp})
+        nearest = min(there, key=lambda tp: max(tp / prefill_tp, prefill_tp / tp))
+        kept = from_tp == nearest
+        return TransferCurve(rows["tokens"][kept], rows["transfer_ms"][kept]), nearest
+
+    def handed_from(self, rows: Samples) -> NDArray[np.float64]:
+        """TP of the prefill worker of each row of a transfer table, shape (rows,); the own one where it is not told."""
+        told = rows.get("prefill_tp", np.zeros(len(rows["tokens"])))
+        return np.where(told > 0, told, float(self.meta.tp))
 
     @cached_property
     def mixed(self) -> MixedTable | None:
@@ -127,7 +153,7 @@ class Profile:
         return pd.DataFrame(dict(self.samples[table]))
 
     def leave_one_out(self) -> dict[TableName, TableError]:
-        """Leave-one-out error of the tables that have enough points for one."""
+        """Leave-one-out error of the tables that have enough points for one; of hand-offs, that of `transfer`."""
         tables: dict[TableName, PrefillCurve | DecodeSurface | TransferCurve | None] = {
             "prefill": self.prefill,
             "decode": self.decode,
@@ -233,7 +259,9 @@ def save_profile(
     profile = _checked(Profile(folder, meta, samples))
     meta = meta.model_copy(update={"errors": profile.leave_one_out()})
     texts = {f"{name}.csv": table_text(name, rows) for name, rows in samples.items()}
-    texts[META_FILE] = meta.model_dump_json(indent=2) + "\n"
+    # A field that older profiles lack is written where it says something, so that their fingerprints stay.
+    unsaid = None if meta.expert_parallel else {"expert_parallel"}
+    texts[META_FILE] = meta.model_dump_json(indent=2, exclude=unsaid) + "\n"
     try:
         replace_folder(folder, texts)
     except OSError as error:

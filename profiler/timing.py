@@ -242,13 +242,20 @@ ASSUMED_TRANSFER_BASE_MS = 1.0
 def transfer_timing(profiles: Sequence[Profile]) -> TransferTiming:
     """Hand-off time from the first profile that measured it; from KV bytes over an assumed network otherwise.
 
-    Without the model's shape there is nothing to go by, and the assumed base is all that is left.
+    It is that from a worker of the prefill profile's TP (without such a profile, of the measuring profile's own), or of
+    the nearest TP that was measured, which `source` then says. Without the model's shape there is nothing to go by, and
+    the assumed base is all that is left.
     """
     step = 64
+    prefill_tp = next((profile.meta.tp for profile in profiles if profile.meta.role == "prefill"), None)
     nodes = np.arange(0, DEFAULT_MAX_MODEL_LEN + step, step, dtype=np.float64)
     for profile in profiles:
-        if profile.transfer is not None:
-            return TransferTiming(profile.transfer.transfer_ms(np.maximum(nodes, 1.0)), step, "measured")
+        wanted = profile.meta.tp if prefill_tp is None else prefill_tp
+        found = profile.transfer_from(wanted)
+        if found is not None:
+            curve, tp = found
+            source = "measured" if tp == wanted else f"measured from TP{tp}, not TP{wanted}"
+            return TransferTiming(curve.transfer_ms(np.maximum(nodes, 1.0)), step, source)
     for profile in profiles:
         if profile.meta.model.shape is not None:
             per_token_ms = kv_bytes_per_token(profile.meta.model.shape) / (ASSUMED_TRANSFER_GB_PER_S * 1e6)

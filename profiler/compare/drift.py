@@ -152,14 +152,24 @@ def _table(table: TableName, profile: Profile) -> _Table:
         surface = profile.decode
         good = rows["suspect"] == 0 if "suspect" in rows else np.ones(len(rows["batch"]), dtype=np.bool_)
         return _Table(_points(table, rows, good), None if surface is None else lambda p: surface.at(p[0], p[1]))
+    if table == "transfer":
+        # Hand-offs from prefill workers of different TPs are different things: neither reads a point of the other.
+        told = {**rows, "prefill_tp": profile.handed_from(rows)}
+        every = np.ones(len(rows["tokens"]), dtype=np.bool_)
+
+        def handed(point: Point) -> Estimate:
+            found = profile.transfer_from(int(point[1]))
+            if found is None or found[1] != point[1]:
+                return Estimate(float("nan"), Where.OUTSIDE, None)
+            return found[0].at(point[0])
+
+        return _Table(_points(table, told, every), handed)
     samples = _points(table, rows, np.ones(len(rows[VALUE[table]]), dtype=np.bool_))
     if table == "mixed":  # it knows no error between its points
         return _Table(samples, None)
-    curve = profile.prefill if table == "prefill" else profile.transfer
+    curve = profile.prefill
     if curve is None:
         return _Table(samples, None)
-    if table == "transfer":
-        return _Table(samples, lambda p: curve.at(p[0]))
 
     def lone(point: Point) -> Estimate:
         # The curve is of lone prompts without a hit; of others only measured points are comparable.
@@ -174,7 +184,8 @@ def _points(table: TableName, rows: Samples, kept: NDArray[np.bool_]) -> dict[Po
     """Repeats by point; a coordinate without a column has its default."""
     defaults = {"batch": 1.0, "prefix_hit_tokens": 0.0}
     count = len(kept)
-    columns = [rows[name] if name in rows else np.full(count, defaults[name]) for name in KEYS[table]]
+    names = (*KEYS[table], "prefill_tp") if table == "transfer" else KEYS[table]
+    columns = [rows[name] if name in rows else np.full(count, defaults[name]) for name in names]
     found: dict[Point, list[float]] = {}
     for index in np.flatnonzero(kept):
         point = tuple(float(column[index]) for column in columns)
@@ -199,7 +210,9 @@ def _region(table: TableName, point: Point) -> tuple[tuple[int, ...], str]:
         tokens, batch, _ = point
         place = _slot(tokens, TOKEN_BOUNDS), _slot(batch, BATCH_BOUNDS)
         return place, f"prefill {_range(tokens, TOKEN_BOUNDS)} tokens, batch {_range(batch, BATCH_BOUNDS)}"
-    return (_slot(point[0], TOKEN_BOUNDS),), f"{_range(point[0], TOKEN_BOUNDS)} tokens"
+    tokens, prefill_tp = point
+    place = int(prefill_tp), _slot(tokens, TOKEN_BOUNDS)
+    return place, f"{_range(tokens, TOKEN_BOUNDS)} tokens from TP{prefill_tp:.0f}"
 
 
 def _slot(value: float, bounds: Sequence[int]) -> int:

@@ -37,12 +37,12 @@ def pair(a: Sequence[Profile], b: Sequence[Profile]) -> tuple[list[tuple[Profile
 
 def layout_of(profile: Profile) -> Layout:
     """Role, TP, DP and expert parallelism."""
-    return profile.meta.role, profile.meta.tp, profile.meta.dp, expert_parallel(profile.meta)
+    return profile.meta.role, profile.meta.tp, profile.meta.dp, profile.meta.spreads_experts
 
 
 def expert_parallel(meta: ProfileMeta) -> bool:
-    """Whether the measured engine spread its experts over its ranks, which only its arguments tell."""
-    return any(word.replace("_", "-") == "--enable-expert-parallel" for word in meta.engine.arguments or ())
+    """Whether the measured engine spread its experts over its ranks."""
+    return meta.spreads_experts
 
 
 def layout_words(layout: Layout) -> str:

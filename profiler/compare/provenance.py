@@ -32,6 +32,7 @@ def _facts(a: ProfileMeta, b: ProfileMeta) -> Iterator[tuple[str, Any, Any]]:
     yield "gpus per worker", a.gpu.count_per_worker, b.gpu.count_per_worker
     yield "tp", a.tp, b.tp
     yield "dp", a.dp, b.dp
+    yield "expert parallelism", a.spreads_experts, b.spreads_experts
     yield "driver", a.driver, b.driver
     yield "engine", a.engine.name, b.engine.name
     yield "engine version", a.engine.version, b.engine.version

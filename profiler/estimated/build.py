@@ -77,6 +77,7 @@ def _meta(made: Plan, answer: Answer, role: Role) -> ProfileMeta:
         role=role,
         tp=worker.tp,
         dp=dp,
+        expert_parallel=made.worker.expert_parallel,
         kv_capacity_tokens=made.kv_tokens_per_rank * dp,
         kv_capacity_check=(
             f"memory arithmetic, not read from an engine: what {worker.utilization:g} of {made.gpu.memory_gib:g} GiB "

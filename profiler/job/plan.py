@@ -191,6 +191,8 @@ def units_of(settings: Settings, machine: Machine, layouts: Sequence[Layout]) ->
 
 def _pair(settings: Settings, machine: Machine, prefill: Layout, decode: Layout) -> Unit:
     name = f"pair-{prefill.name}-{decode.name}"
+    if settings.share_gpus and machine.is_cpu:
+        raise InputError("is given where there are no GPUs", expected="--pair without it", field="--share-gpus")
     urls = settings.prefill_url, settings.decode_url
     # Engines that share GPUs have half of their memory each: what they do alone is that of no worker.
     prefill_tables: tuple[TableName, ...] = () if settings.share_gpus else ("prefill",)

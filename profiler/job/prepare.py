@@ -8,6 +8,7 @@ from pathlib import Path
 
 from profiler.engines.machine import Machine, read_machine, short_name
 from profiler.errors import InputError
+from profiler.job import handoff
 from profiler.job.journal import Journal
 from profiler.job.plan import Plan, Unit, check_folder, limits_of, run_folder, serve_of, units_of
 from profiler.job.settings import Settings, check, check_isl, slug
@@ -71,6 +72,8 @@ async def prepare(
         folder=run_folder(settings, name, machine.gpu),
     )
     check_folder(plan)
+    if settings.share_gpus:
+        handoff.profile_of(settings.to, model, machine.gpu, plan.units[0].workers[1].layout)
     if settings.resume:
         for unit in plan.units:
             Journal(journal_path(plan, unit)).check(plan.fingerprint(unit))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from profiler.job.handoff import told_from
 from profiler.job.settings import slug
 from profiler.measure import Facts, Sample, rows_of
 from profiler.models.layouts import Layout
@@ -49,6 +50,7 @@ class Measured:
         measuring_s: seconds of measuring.
         capacity_check: how its KV capacity was cross-checked.
         warnings: what whoever uses the tables should know.
+        prefill_tp: of the worker that samples of a hand-off came from; None where there are none.
     """
 
     model: ModelInfo
@@ -61,6 +63,7 @@ class Measured:
     measuring_s: float
     capacity_check: str | None
     warnings: tuple[str, ...]
+    prefill_tp: int | None = None
 
 
 def folder_of(to: Path, model: str, gpu: str, version: str | None, role: Role, layout: Layout) -> Path:
@@ -85,7 +88,7 @@ def save(
         InputError: a profile is there and `overwrite` is off.
         DependencyError: the file system refused.
     """
-    rows = rows_of(samples)
+    rows = rows_of(samples) if measured.prefill_tp is None else told_from(rows_of(samples), measured.prefill_tp)
     profiles, missing = [], []
     for role in roles:
         lacking = [table for table in NEEDED[role] if table not in rows]
@@ -116,6 +119,7 @@ def _meta(measured: Measured, role: Role) -> ProfileMeta:
         role=role,
         tp=measured.layout.tp,
         dp=measured.layout.dp,
+        expert_parallel=measured.layout.expert_parallel,
         kv_capacity_tokens=facts.kv_capacity_tokens,
         kv_capacity_check=measured.capacity_check,
         limits=Limits(

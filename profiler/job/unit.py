@@ -14,7 +14,7 @@ from profiler.engines.engine import Engine
 from profiler.engines.machine import ClockWatch, wait_until_free
 from profiler.errors import DependencyError, InputError
 from profiler.hardware import find_gpu
-from profiler.job import recording
+from profiler.job import handoff, recording
 from profiler.job.journal import Journal
 from profiler.job.plan import PAIR, Plan, Unit, Worker
 from profiler.job.prepare import journal_path
@@ -120,6 +120,11 @@ class UnitRun:
                 self._failed_starts_s = time.monotonic() - began
         for worker, engine in zip(workers, engines, strict=True):
             self._facts[worker.label] = await self._read_facts(worker, engine)
+        if self._unit.shares_gpus:
+            # The version that was not known before; without the profile of it there is nowhere to keep the hand-off.
+            plan, decode = self._plan, workers[1]
+            version = self._facts[decode.label].version
+            handoff.profile_of(plan.settings.to, plan.model, plan.machine.gpu, decode.layout, version)
         self._open_journal(startups)
         self._make_samplers(engines)
         self._tell(phase="sampling", message="")
@@ -179,7 +184,7 @@ class UnitRun:
         return replace(facts, block_size=block_size, max_model_len=longest, max_cudagraph_tokens=graphs)
 
     def _check_capacity(self, worker: Worker, reported: int) -> str | None:
-        """How the capacity compares with memory arithmetic; None where that knows nothing of it, or the user chose it."""
+        """How the capacity compares with memory arithmetic; None where that cannot tell, or the user chose it."""
         estimate = worker.layout.kv_tokens
         chosen = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override", "--cpu-offload-gb")
         if (

@@ -56,6 +56,8 @@ def serving_arguments(profile: Profile, role: Role, model: str) -> list[str]:
         words += ["--data-parallel-size", str(meta.dp)]
     words += [word.text for flag in kept for word in flag.words]
     have = {flag.name for flag in kept}
+    if meta.expert_parallel and "--enable-expert-parallel" not in have:
+        words.append("--enable-expert-parallel")
     for flag, (field, by_rank) in _LIMITS.items():
         value = getattr(meta.limits, field)
         if value is not None and flag not in have:

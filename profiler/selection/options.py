@@ -11,7 +11,7 @@ import numpy as np
 from planner.core.demand import Lengths
 from planner.core.engines import Engines, engines_of
 from planner.core.types import Role
-from profiler.compare import expert_parallel
+from profiler import folders
 from profiler.errors import InputError
 from profiler.tables import Profile
 from profiler.timing import DEFAULT_MAX_MODEL_LEN
@@ -55,8 +55,7 @@ class Option:
 
 def layout_words(profile: Profile) -> str:
     """TP and, where there are any, DP and expert parallelism."""
-    meta = profile.meta
-    return f"TP{meta.tp}" + (f" DP{meta.dp}" if meta.dp > 1 else "") + (" EP" if expert_parallel(meta) else "")
+    return folders.layout_words(profile.meta)
 
 
 def of_one_kind(
@@ -112,7 +111,7 @@ def options_of(profiles: Sequence[Profile], mode: Mode) -> list[Option]:
     by_role: dict[str, dict[tuple[int, int, bool], Profile]] = {"prefill": {}, "decode": {}, "aggregated": {}}
     for profile in profiles:
         meta = profile.meta
-        other = by_role[meta.role].setdefault((meta.tp, meta.dp, expert_parallel(meta)), profile)
+        other = by_role[meta.role].setdefault((meta.tp, meta.dp, meta.spreads_experts), profile)
         if other is not profile:
             problem = f"is a second {meta.role} profile of {layout_words(profile)}, after {other.path}"
             raise InputError(problem, expected="one for each layout", source=profile.path, field="--profiles")

@@ -106,7 +106,12 @@ def _option(choice: Choice, one: Ranked) -> dict[str, Any]:
         }
     return {
         "layouts": {
-            role.value: {"tp": p.meta.tp, "dp": p.meta.dp, "gpus_per_worker": p.meta.gpu.count_per_worker}
+            role.value: {
+                "tp": p.meta.tp,
+                "dp": p.meta.dp,
+                "expert_parallel": p.meta.spreads_experts,
+                "gpus_per_worker": p.meta.gpu.count_per_worker,
+            }
             for role, p in one.option.of_role.items()
         },
         "profiles": [str(profile.path) for profile in one.option.profiles],
