@@ -53,6 +53,11 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """What tells it from runs of the same name on other machines."""
+        return f"{self.recording.meta.model} on {self.recording.meta.gpu}, {self.name}"
+
+    @property
     def errors(self) -> dict[str, float]:
         """Simulated / measured - 1, by figure."""
         return {name: self.simulated_ms[name] / value - 1.0 for name, value in self.measured_ms.items()}

@@ -36,7 +36,14 @@ class Matched:
     notes: tuple[str, ...]
 
 
-def match(recording: Recording, profiles: Sequence[Profile], *, by_name: bool, layout: str | None = None) -> Matched:
+def match(
+    recording: Recording,
+    profiles: Sequence[Profile],
+    *,
+    by_name: bool,
+    layout: str | None = None,
+    own: Sequence[Sequence[Profile]] = (),
+) -> Matched:
     """The graph that served a run.
 
     Args:
@@ -44,20 +51,26 @@ def match(recording: Recording, profiles: Sequence[Profile], *, by_name: bool, l
         profiles: to choose from.
         by_name: whether model and GPU must be the run's, too; not where somebody named the profiles himself.
         layout: worker counts in place of the run's own: `1a`, `2p1d`.
+        own: profiles of the run's own machine, the nearest first; `profiles` have what these do not.
 
     Raises:
         InputError: a worker without a profile, or with several; or a layout that does not fit the run.
     """
     meta = recording.meta
-    pool = [profile for profile in profiles if not by_name or _same_machine(profile, meta)]
+    pools = [[one for one in pool if not by_name or _same_machine(one, meta)] for pool in (*own, profiles)]
     chosen: list[Profile] = []
     for name in get_args(RoleName):
         workers = meta.of(name)
         if workers:
-            chosen += _of_role(recording, pool, name, workers[0])
+            found = (_of_role(recording, pool, name, workers[0]) for pool in pools)
+            here = next((some for some in found if some), None)
+            if here is None:
+                raise _none_fits(recording, pools, name, workers[0])
+            chosen += here
             if any((one.tp, one.dp) != (workers[0].tp, workers[0].dp) for one in workers):
                 raise InputError(f"{name} workers of several layouts", expected="one", source=recording.path)
-    notes: list[str] = []
+    beside = {profile.path for pool in own for profile in pool}
+    notes = [f"replayed with {one.path.name} of its own machine" for one in chosen if one.path in beside]
     for profile in chosen:
         if not _same_machine(profile, meta):
             of = f"{profile.meta.model.name} on {profile.meta.gpu.name}"
@@ -69,6 +82,7 @@ def match(recording: Recording, profiles: Sequence[Profile], *, by_name: bool, l
 
 
 def _of_role(recording: Recording, pool: Sequence[Profile], name: RoleName, worker: Worker) -> list[Profile]:
+    """The profiles of a pool that describe a worker, none if it has none."""
     meta = recording.meta
     fitting = [one for one in pool if (one.meta.tp, one.meta.dp) == (worker.tp, worker.dp)]
     found = _of_version(meta, [one for one in fitting if one.meta.role == name])
@@ -77,14 +91,21 @@ def _of_role(recording: Recording, pool: Sequence[Profile], name: RoleName, work
         both = [_of_version(meta, [one for one in fitting if one.meta.role == part]) for part in ("prefill", "decode")]
         if all(len(part) == 1 for part in both):
             return [both[0][0], both[1][0]]
-    what = f"{name} profile of {meta.model} on {meta.gpu}, TP {worker.tp}, DP {worker.dp}"
-    if not found:
-        have = ", ".join(sorted({f"{one.path}" for one in pool})) or "none of this model and GPU"
-        raise InputError(f"no {what}; there are: {have}", source=recording.path, field="--profiles")
     if len(found) > 1:
         several = ", ".join(str(one.path) for one in found)
-        raise InputError(f"several {what}: {several}", expected="one", source=recording.path, field="--profiles")
+        problem = f"several {_what(meta, name, worker)}: {several}"
+        raise InputError(problem, expected="one", source=recording.path, field="--profiles")
     return found
+
+
+def _none_fits(recording: Recording, pools: Sequence[Sequence[Profile]], name: RoleName, worker: Worker) -> InputError:
+    have = ", ".join(sorted({f"{one.path}" for pool in pools for one in pool})) or "none of this model and GPU"
+    problem = f"no {_what(recording.meta, name, worker)}; there are: {have}"
+    return InputError(problem, source=recording.path, field="--profiles")
+
+
+def _what(meta: RunMeta, name: RoleName, worker: Worker) -> str:
+    return f"{name} profile of {meta.model} on {meta.gpu}, TP {worker.tp}, DP {worker.dp}"
 
 
 def _of_version(meta: RunMeta, profiles: list[Profile]) -> list[Profile]:

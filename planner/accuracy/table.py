@@ -12,6 +12,9 @@ from rich.table import Table
 from planner.accuracy.compare import TARGETS, Comparison
 from planner.accuracy.diagnosis import diagnose
 
+#: Cells of the column of runs; the rest of 80 is for figures.
+_RUN_WIDTH = 13
+
 
 def as_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The object of `--output json`, with the diagnosis of each run."""
@@ -41,15 +44,26 @@ def as_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     }
 
 
-def accuracy_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row a run: measured ms and the replay's error; those beyond the target in red."""
-    title = "measured ms, and the simulator's error"
+def accuracy_tables(comparisons: Sequence[Comparison]) -> RenderableType:
+    """A table for each model and GPU, with a row a run: measured ms and the replay's error; misses in red."""
+    groups: dict[str, list[Comparison]] = {}
+    for one in comparisons:
+        groups.setdefault(f"{one.recording.meta.model} on {one.recording.meta.gpu}", []).append(one)
+    width = max(len(one.name) for one in comparisons) if comparisons else 0
+    parts: list[RenderableType] = ["[italic]measured ms, and the simulator's error[/]"]
+    for title, group in groups.items():
+        parts += ["", _table(title, group, min(width, _RUN_WIDTH))]
+    return Group(*parts)
+
+
+def _table(title: str, comparisons: Sequence[Comparison], width: int) -> Table:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 0, 0, 1), show_edge=False
     )
-    table.add_column("run", overflow="fold", min_width=10)
-    for name in ("rps", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    # One width in all tables, so that their columns stand below each other.
+    table.add_column("run", overflow="fold", min_width=width, max_width=width)
+    for name, least in (("rps", 4), ("n", 3)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
     for name in TARGETS:
         kind, _, which = name.partition("_")
         # A figure is never cut to make room.
@@ -70,7 +84,7 @@ def accuracy_table(comparisons: Sequence[Comparison]) -> Table:
 def diagnosis_tables(comparison: Comparison) -> RenderableType:
     """What `diagnose` finds, as tables."""
     found = diagnose(comparison)
-    parts: list[RenderableType] = [f"[bold]{comparison.name}[/]"]
+    parts: list[RenderableType] = [f"[bold]{comparison.title}[/]"]
     for name, title in (("by_isl", "isl"), ("by_in_flight", "in_flight"), ("over_time", "sent_s")):
         parts.append(_split_table(title, found[name]))
     offset, alone, waits = found["offset"], found["alone"], found["queueing"]

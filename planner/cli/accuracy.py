@@ -42,10 +42,11 @@ def accuracy(
 
     Exit code 1 when a target is missed: 10 % of TTFT's and ITL's mean, p50 and p90, 20 % of TTFT's p99.
     """
+    from planner.accuracy.beside import general, own_profiles
     from planner.accuracy.compare import compare
     from planner.accuracy.match import match
     from planner.accuracy.store import store
-    from planner.accuracy.table import accuracy_table, as_json, diagnosis_tables
+    from planner.accuracy.table import accuracy_tables, as_json, diagnosis_tables
     from profiler.folders import load_profiles
     from profiler.record import find_runs, read_recording
 
@@ -53,31 +54,36 @@ def accuracy(
         raise InputError(f"is {warmup_s:g}", expected="seconds, 0 or more", field="--warmup-s")
     if bool(profile) == (profiles is not None):
         raise InputError("both or neither given", expected="one of them", field="--profile, --profiles")
-    files = list(run or [])
+    # Each run with the folder up to which its own profiles are looked for.
+    files = {file: file.parent for file in run or []}
     if runs is not None:
         found = find_runs(runs) if runs.is_dir() else []
         if not found:
             raise InputError(
                 "holds no recorded run", expected="CSV files with a JSON beside", source=runs, field="--runs"
             )
-        files += found
+        files |= dict.fromkeys(found, runs)
     if not files:
         raise InputError("nothing to compare", expected="--run or --runs", field="--run")
     named = profile or []
     field = "--profile" if named else "--profiles"
     loaded = load_profiles([*named, *([profiles] if profiles is not None else [])], field=field)
+    if profiles is not None:
+        loaded = general(loaded, profiles, list(dict.fromkeys(files.values())))
     comparisons = []
-    for file in dict.fromkeys(files):
+    for file, root in files.items():
         recording = read_recording(file)
-        matched = match(recording, loaded, by_name=not named, layout=layout)
+        # What somebody named himself is used, whatever lies beside the run.
+        own = [] if named else own_profiles(file, root)
+        matched = match(recording, loaded, by_name=not named, layout=layout, own=own)
         comparisons.append(compare(recording, matched, warmup_s=warmup_s))
     for one in comparisons:
         for note in one.notes:
-            console.stderr.print(f"[yellow]warning:[/] {one.name}: {note}", soft_wrap=True)
+            console.stderr.print(f"[yellow]note:[/] {one.title}: {note}", soft_wrap=True)
     if output is Output.JSON:
         typer.echo(json.dumps(as_json(comparisons), indent=2, allow_nan=False))
     else:
-        console.stdout.print(accuracy_table(comparisons))
+        console.stdout.print(accuracy_tables(comparisons))
         for one in comparisons if diagnose else ():
             console.stdout.print(diagnosis_tables(one))
     if plot is not None:
@@ -92,7 +98,7 @@ def accuracy(
     if write:
         for path in store(comparisons):
             console.stderr.print(f"wrote {path}")
-    missed = [f"{one.name} ({', '.join(one.missed)})" for one in comparisons if one.missed]
+    missed = [f"{one.title} ({', '.join(one.missed)})" for one in comparisons if one.missed]
     if missed:
         console.stderr.print(f"targets missed: {'; '.join(missed)}", soft_wrap=True)
         raise typer.Exit(1)

@@ -26,6 +26,9 @@ COLUMNS = (
 )  # fmt: skip
 _NEEDED = ("arrival_s", "isl", "osl", "outcome", "ttft_ms", "itl_ms")
 
+#: A folder of this name beside runs, or above them, holds the profiles of the machine that they were recorded on.
+OWN_PROFILES = "profiles"
+
 Mode = Literal["aggregated", "disaggregated"]
 _Count = Annotated[int, Field(gt=0)]
 
@@ -219,9 +222,11 @@ def read_recording(path: Path) -> Recording:
     )
 
 
-def find_runs(root: Path) -> list[Path]:
-    """CSV files at or below `root` that have a JSON beside them, sorted."""
-    return sorted(file for file in root.rglob("*.csv") if file.with_suffix(".json").is_file())
+def find_runs(root: Path, *, below: bool = True) -> list[Path]:
+    """CSV files in `root`, and `below` it, that have a JSON beside them, sorted; none from profiles beside runs."""
+    files = root.rglob("*.csv") if below else root.glob("*.csv")
+    own = (file for file in files if OWN_PROFILES not in file.relative_to(root).parts)
+    return sorted(file for file in own if file.with_suffix(".json").is_file())
 
 
 def tally(results: Sequence[Result]) -> Mapping[str, int]:

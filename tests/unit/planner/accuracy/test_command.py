@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,54 @@ def test_a_folder_of_runs(tmp_path: Path) -> None:
     assert (tmp_path / "p.html").stat().st_size > 100_000
     one = run("accuracy", "--run", tmp_path / "runs" / "1a" / "slow.csv", "--profile", PROFILES, "--output", "json")
     assert json.loads(one.stdout)["runs"][0]["missed"] == ["itl_mean", "itl_p50", "itl_p90"]
+
+
+def test_profiles_of_a_runs_own_machine_come_first(tmp_path: Path) -> None:
+    # The run lies in the middle of three folders; the profiles beside the second are of its machine.
+    runs, profiles = tmp_path / "all" / "runs", tmp_path / "all"
+    write_run(runs / "first" / "1a" / "low.csv", meta())
+    write_run(runs / "first" / "1p1d" / "low.csv", meta(pair=True))
+    write_run(runs / "1a" / "low.csv", meta())
+    shutil.copytree(PROFILES, profiles / "tables")
+    own = runs / "first" / "profiles"
+    shutil.copytree(PROFILES / "decode-tp1-dp1", own / "decode-tp1-dp1")
+
+    def used(*arguments: str | Path) -> dict[str, tuple[list[str], list[str]]]:
+        ended = run("accuracy", *arguments, "--profiles", profiles, "--output", "json")
+        assert ended.exit_code == 0, ended.output
+        found = json.loads(ended.stdout)["runs"]
+        return {one["file"]: (one["profiles"], one["notes"]) for one in found}
+
+    general = [str(profiles / "tables" / name) for name in ("prefill-tp1-dp1", "decode-tp1-dp1")]
+    pair = [general[0], str(own / "decode-tp1-dp1")]
+    note = ["replayed with decode-tp1-dp1 of its own machine"]
+    # An aggregated worker needs both tables of one machine; a pair takes each where it is.
+    assert used("--runs", runs) == {
+        str(runs / "1a" / "low.csv"): (general, []),
+        str(runs / "first" / "1a" / "low.csv"): (general, []),
+        str(runs / "first" / "1p1d" / "low.csv"): (pair, note),
+    }
+    # For a run by itself only its own folder is looked into.
+    alone = runs / "first" / "1p1d" / "low.csv"
+    shutil.copytree(own, alone.parent / "profiles")
+    beside = str(alone.parent / "profiles" / "decode-tp1-dp1")
+    shutil.rmtree(own)
+    assert used("--run", alone) == {str(alone): ([general[0], beside], note)}
+    # Those of other runs are none of this one's, and a CSV beside profiles is no run.
+    (alone.parent / "profiles" / "x.csv").write_text("")
+    (alone.parent / "profiles" / "x.json").write_text("")
+    assert used("--run", runs / "1a" / "low.csv") == {str(runs / "1a" / "low.csv"): (general, [])}
+    assert len(used("--runs", runs)) == 3
+    # Named by hand, what lies beside the run is left aside.
+    named = run("accuracy", "--run", alone, "--profile", profiles / "tables", "--output", "json")
+    assert json.loads(named.stdout)["runs"][0]["profiles"] == general
+
+
+def test_a_folder_of_profiles_may_have_any_name(tmp_path: Path) -> None:
+    write_run(tmp_path / "profiles" / "runs" / "low.csv", meta())
+    shutil.copytree(PROFILES, tmp_path / "profiles" / "profiles")
+    ended = run("accuracy", "--runs", tmp_path / "profiles" / "runs", "--profiles", tmp_path / "profiles")
+    assert ended.exit_code == 0, ended.output
 
 
 @pytest.mark.parametrize(
