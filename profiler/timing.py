@@ -7,7 +7,8 @@ each prompt alone. An iteration with prompts of q_1, q_2, … new tokens behind 
 the fixed part but is never faster on its linear part than the table's longest prompts were.
 
 Where the table has the engine's own clock, T is that, and what a client sees beyond it is the front end's: a line over
-the prompt's tokens that is added to a request's TTFT and delays no other request.
+the prompt's tokens that is added to a request's TTFT and delays no other request. Where a decode table shows how fast
+a front end streams, the tokens of one iteration pass it one after the other, and a new request's is the last.
 
 An engine that schedules ahead launches an iteration while the one before it runs. Beside decodes, then, a prompt takes
 the GPU's own time, or what was left to launch when that one ended. The GPU's own time is convex in the tokens: at first
@@ -27,6 +28,7 @@ from profiler.engine_side import attention_share, convex_below
 from profiler.interpolate import DecodeSurface, PrefillCurve
 from profiler.mixed_fit import fit_mixed
 from profiler.roofline import kv_bytes_per_token
+from profiler.streaming import streaming_limit
 from profiler.tables import Profile
 
 #: Table nodes: fine enough that linear interpolation between them adds less than the measurement's own noise.
@@ -57,6 +59,8 @@ class EngineTiming:
         kv_capacity_tokens, max_num_seqs, max_num_batched_tokens, block_size: the engine's limits.
         gpus: GPUs of one worker.
         front_ms, front_ms_per_token: TTFT spent outside the engine's loop, by prompt tokens.
+        stream_ms: TTFT for each request that decodes in the iteration of the first token: the front end streams
+            theirs, too.
         ahead: an iteration is decided when the one before it begins.
         exposed: what of a launch is not hidden behind the iteration before it is not in `behind_ms`.
     """
@@ -78,6 +82,7 @@ class EngineTiming:
     front_ms_per_token: float = 0.0
     ahead: bool = False
     mixed_ms_per_request: float = 0.0
+    stream_ms: float = 0.0
     exposed: bool = False
 
     def front_end_ms(self, isl: ArrayLike) -> NDArray[np.float64]:
@@ -192,7 +197,10 @@ def engine_timing(prefill: Profile | None, decode: Profile | None, *, limits_of:
         longest, fill, alpha = 0, np.zeros(2), 0.0
     if decode is not None and decode.decode is not None:
         table, step = _decode_table(decode.decode, seqs, capacity)
+        limit = streaming_limit(decode.samples["decode"])
+        stream_ms = 0.0 if limit is None else 1.0 / limit
     else:
+        stream_ms = 0.0
         table, step = np.zeros((seqs + 1, 2)), float(capacity)
     timing = EngineTiming(
         prefill_ms=fill,
@@ -210,6 +218,7 @@ def engine_timing(prefill: Profile | None, decode: Profile | None, *, limits_of:
         gpus=int(meta.gpu.count_per_worker),
         front_ms=front_ms,
         front_ms_per_token=front_ms_per_token,
+        stream_ms=stream_ms,
         ahead=bool(limits.async_scheduling),
         exposed=bool(limits.async_scheduling),
     )
@@ -230,7 +239,7 @@ def _beside_decodes(timing: EngineTiming, profile: Profile | None) -> EngineTimi
         return timing
     nodes = np.arange(len(timing.prefill_ms)) * float(timing.prefill_step_tokens)
     # With the floor, which a mixed iteration shares, so that prompts by themselves have a time, too.
-    behind = timing.floor_ms + fit.at(nodes, timing.prefill_ms)
+    behind = timing.floor_ms + fit.along(nodes, timing.prefill_ms)
     return replace(timing, behind_ms=behind, mixed_ms_per_request=fit.per_request_ms, exposed=False)
 
 

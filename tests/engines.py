@@ -42,6 +42,7 @@ def engine(
     behind_ms: float | None = None,
     mixed_request_ms: float = 0.0,
     exposed: bool | None = None,
+    stream_ms: float = 0.0,
 ) -> EngineTiming:
     """Prefill fixed + token n + attention n^2; decode step + request b + kv K, and `bend` K^2 between KV nodes.
 
@@ -71,6 +72,7 @@ def engine(
         front_ms_per_token=front_token_ms,
         ahead=ahead,
         mixed_ms_per_request=mixed_request_ms,
+        stream_ms=stream_ms,
         exposed=ahead if exposed is None else exposed,
     )
 

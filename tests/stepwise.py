@@ -31,6 +31,7 @@ class Request:
     sequence: int = -1
     here_ms: float = math.nan
     first_ms: float = math.nan
+    streamed_ms: float = 0.0
     end_ms: float = math.nan
 
     @property
@@ -203,23 +204,26 @@ class Stepwise:
         self.now += duration
         self.iterations += 1
         assert self._used() + self._growth() <= self.capacity
+        decoded = len(self.running)
         for request in list(self.running):
             request.kv += 1
             request.blocks = self._blocks(request.kv)
-            self._token(request)
+            self._token(request, decoded)
         for request, tokens in chunks:
             request.computed += tokens
             if request.computed == request.prompt:
                 self.filling.remove(request)
                 request.kv = request.prompt
                 self.running.append(request)
-                self._token(request)
+                self._token(request, decoded)
         return True
 
-    def _token(self, request: Request) -> None:
+    def _token(self, request: Request, decoded: int) -> None:
         request.generated += 1
         if request.generated == 1:
             request.first_ms = self.now
+            # Of the tokens of one iteration that of a new request passes the front end last.
+            request.streamed_ms = self.timing.stream_ms * decoded
         if request.generated == request.osl or not self.decodes:
             request.end_ms = self.now
             self.running.remove(request)

@@ -23,6 +23,10 @@ def timings(draw: st.DrawFn) -> EngineTiming:
         shared_ms=draw(st.sampled_from([None, 2.0, 9.0])),
         front_ms=(front := draw(st.sampled_from([0.0, 3.0]))),
         front_token_ms=front / 100.0,
-        ahead=draw(st.booleans()),
+        ahead=(ahead := draw(st.booleans())),
         behind_ms=draw(st.sampled_from([None, 7.0])),
+        mixed_request_ms=draw(st.sampled_from([0.0, 0.3])),
+        # Launches can only be exposed where the engine schedules ahead, and were measured with the rest or were not.
+        exposed=ahead and draw(st.booleans()),
+        stream_ms=draw(st.sampled_from([0.0, 0.2])),
     )

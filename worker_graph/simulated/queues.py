@@ -161,7 +161,7 @@ class Queues:
         self.grow(steps)
         self._drop()
         for request in self.fresh:
-            self._first(request, now_ms)
+            self._first(request, now_ms, running)
         self.fresh.clear()
         while self.batch:
             left, request = self.batch.next_end()
@@ -169,7 +169,7 @@ class Queues:
                 break
             self.leave(request)
             self._finish(request, now_ms)
-        prompts, gaps = self._end_prompts(now_ms)
+        prompts, gaps = self._end_prompts(now_ms, running)
         tokens, self.prompt_tokens = self.prompt_tokens, 0
         self.events.append(Iterations(steps, first_ms, growth_ms, running, fresh, tokens, prompts, gaps))
 
@@ -185,8 +185,12 @@ class Queues:
             request.state = State.GONE
         self.dropped.clear()
 
-    def _end_prompts(self, now_ms: float) -> tuple[int, tuple[float, ...]]:
-        """Book the chunks; move on the prompts that are whole. Returns their number, and the gaps of preempted ones."""
+    def _end_prompts(self, now_ms: float, decoded: int) -> tuple[int, tuple[float, ...]]:
+        """Book the chunks that ran beside so many decodes; move on the prompts that are whole.
+
+        Returns:
+            Their number, and the gaps of preempted ones.
+        """
         whole = 0
         gaps: list[float] = []
         while self.filling:
@@ -203,7 +207,7 @@ class Queues:
                 gaps.append(now_ms - request.preempted_ms)
                 request.preempted_ms = math.nan
             if request.generated == 1:
-                self._first(request, now_ms)
+                self._first(request, now_ms, decoded)
             if request.hand_off:
                 # Its seat is free; its blocks stay until the decode worker has fetched them.
                 self._seats -= 1
@@ -218,8 +222,8 @@ class Queues:
                 self.batch.join(request, context)
         return whole, tuple(gaps)
 
-    def _first(self, request: Request, now_ms: float) -> None:
-        request.first_ms = now_ms
+    def _first(self, request: Request, now_ms: float, decoded: int) -> None:
+        request.first_ms, request.streamed_ms = now_ms, self.limits.stream_ms * decoded
         self.tell(Kind.FIRST, now_ms, request)
 
     def _finish(self, request: Request, now_ms: float) -> None:

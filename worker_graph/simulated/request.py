@@ -36,6 +36,7 @@ class Request:
         scheduled_ms: when it was first decided to be in an iteration; a hand-off's transfer is over by then.
         ready: iteration from which it may be scheduled.
         first_ms: first token.
+        streamed_ms: that it waits in the front end for those of the decodes beside it.
         end_ms: last token.
         generated: tokens that are booked; `Scheduler.tokens` adds those of the running segment.
         computed: prompt tokens computed; `chunk` more in the running iteration.
@@ -58,6 +59,7 @@ class Request:
     arrival_ms: float = math.nan
     scheduled_ms: float = math.nan
     first_ms: float = math.nan
+    streamed_ms: float = 0.0
     end_ms: float = math.nan
     generated: int = 0
     computed: int = 0

@@ -116,7 +116,8 @@ class Scheduler:
 
     def front_end_ms(self, request: Request) -> float:
         """Time of a request outside the loop; what is handed over has passed the prefill worker's front end."""
-        return 0.0 if request.remote or request.fetched else self.timing.front_end_ms(request.isl)
+        own_ms = 0.0 if request.remote or request.fetched else self.timing.front_end_ms(request.isl)
+        return own_ms + request.streamed_ms
 
     def holds(self, name: str) -> bool:
         """Whether a hand-off of that name waits here."""

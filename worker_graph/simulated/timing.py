@@ -43,6 +43,7 @@ class Limits:
         shared_ms: what an iteration of prompts and decodes saves against the two apart.
         mixed_ms_per_request: what it takes beyond them for each request that decodes.
         front_ms, front_ms_per_token: TTFT outside the engine's loop, by prompt tokens.
+        stream_ms: TTFT for each request that decodes in the iteration of the first token.
         ahead: 1 where an iteration is decided when the one before it begins, else 0.
         exposed: 1 where `behind` leaves out what of a launch is not hidden, else 0.
         kv_bytes_per_token: of the model, 0 where its shape is not known.
@@ -65,6 +66,7 @@ class Limits:
     mixed_ms_per_request: float
     front_ms: float
     front_ms_per_token: float
+    stream_ms: float
     ahead: int
     exposed: int
     kv_bytes_per_token: float
@@ -131,6 +133,7 @@ class WorkerTiming:
             mixed_ms_per_request=float(engine.mixed_ms_per_request),
             front_ms=float(engine.front_ms),
             front_ms_per_token=float(engine.front_ms_per_token),
+            stream_ms=float(engine.stream_ms),
             ahead=int(engine.ahead),
             exposed=int(engine.exposed),
             kv_bytes_per_token=float(kv_bytes_per_token),

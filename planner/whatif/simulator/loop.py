@@ -88,6 +88,7 @@ def _arrive(s: Sim, now: float, isl: int, osl: int, hit: int) -> None:
     slot = take_slot(s)
     s.requests[slot].arrival = now
     s.requests[slot].first = -1.0
+    s.requests[slot].streamed = 0.0
     s.requests[slot].isl, s.requests[slot].osl, s.requests[slot].hit = isl, osl, hit
     s.requests[slot].prompt = isl
     s.requests[slot].computed = hit

@@ -60,7 +60,7 @@ def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
 #: `*_lag`: whole iterations that a prompt and a hand-off wait on a busy worker, beside the rest of the running one.
 ENGINE = _fields(
     "max_batched_tokens max_seqs capacity_blocks block routing cursor prompt_lag join_lag exposed",
-    "prefill_step kv_step attention floor_ms shared_ms mixed_per_request front_ms front_per_token worker_ms",
+    "prefill_step kv_step attention floor_ms shared_ms mixed_per_request front_ms front_per_token stream_ms worker_ms",
 )
 
 #: One in all. `window_ms`: worker time is counted up to here, the last arrival; infinite until that is known.
@@ -73,10 +73,11 @@ TOTALS = _fields(
 #: A request in flight. `prompt`: tokens to prefill, isl or isl + generated after a preemption; `computed` of them, hits
 #: included; `chunk`: of them in the running iteration; `blocks`: held on its worker at admission; `source`: the prefill
 #: worker that still holds `source_blocks` for it; `context`, `joined`: KV tokens and iteration when it joined the
-#: batch; `sequence`: order of admission; `ready`: iteration of its worker from which it may be scheduled.
+#: batch; `sequence`: order of admission; `ready`: iteration of its worker from which it may be scheduled; `streamed`: ms that its first
+#: token waits in the front end for those of the decodes beside it.
 REQUEST = _fields(
     "isl osl hit prompt computed chunk generated blocks source source_blocks worker context joined sequence ready next",
-    "arrival first",
+    "arrival first streamed",
 )
 
 #: A worker. `event`: end of its segment, or when it is ready; `kv`: KV tokens of the running batch at the segment's
@@ -151,7 +152,7 @@ def new_sim(
         row["prefill_step"], row["kv_step"] = e.prefill_step_tokens, e.kv_step_tokens
         row["attention"], row["floor_ms"], row["routing"] = e.attention_ms_per_token2, e.floor_ms, routing
         row["shared_ms"], row["front_ms"], row["front_per_token"] = e.shared_ms, e.front_ms, e.front_ms_per_token
-        row["mixed_per_request"], row["exposed"] = e.mixed_ms_per_request, e.exposed
+        row["mixed_per_request"], row["exposed"], row["stream_ms"] = e.mixed_ms_per_request, e.exposed, e.stream_ms
         row["prompt_lag"], row["join_lag"] = (PROMPT_LAG, JOIN_LAG) if e.ahead else (0, 0)
     totals = np.zeros(1, dtype=TOTALS)
     totals["disaggregated"] = int(engines[1] is not None)

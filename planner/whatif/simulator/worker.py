@@ -127,7 +127,7 @@ def complete(s: Sim, w: int, slot: int, now: float) -> None:
     s.out[place].osl = request.osl
     s.out[place].hit = request.hit
     front = s.engines[FIRST].front_ms + s.engines[FIRST].front_per_token * request.isl
-    s.out[place].ttft = request.first - request.arrival + front
+    s.out[place].ttft = request.first - request.arrival + (front + request.streamed)
     more = request.osl - 1
     s.out[place].itl = (now - request.first) / more if more > 0 else math.nan
     s.totals[0].out = place + 1
@@ -432,8 +432,8 @@ def cut_segment(s: Sim, w: int, now: float) -> None:
 
 
 @kernel
-def _end_prompts(s: Sim, w: int, now: float) -> None:
-    """Book the prompt chunks of the iteration that ended; move on the prompts that are whole."""
+def _end_prompts(s: Sim, w: int, now: float, decoded: int) -> None:
+    """Book the prompt chunks of the iteration that ended beside so many decodes; move on the prompts that are whole."""
     worker = s.workers[w]
     pool = worker.pool
     while s.lists[w + POOLS, FILL, HEAD] != NONE:
@@ -455,6 +455,7 @@ def _end_prompts(s: Sim, w: int, now: float) -> None:
             continue
         if s.requests[slot].generated == 0:
             s.requests[slot].first = now
+            s.requests[slot].streamed = s.engines[pool].stream_ms * decoded
         s.requests[slot].generated += 1
         if s.requests[slot].generated >= s.requests[slot].osl:
             worker.seats -= 1
@@ -471,15 +472,17 @@ def end_segment(s: Sim, w: int, now: float) -> None:
     steps = worker.seg_steps
     worker.last_ms = worker.seg_first + worker.seg_growth * (steps - 1)
     worker.blocks += blocks_of_segment(s, w, steps)
-    worker.kv += worker.heap_count * steps
+    decoded = worker.heap_count
+    worker.kv += decoded * steps
     worker.iteration += steps
     worker.seg_steps = 0
     while s.lists[w + POOLS, FRESH, HEAD] != NONE:
         slot = pop(s, w + POOLS, FRESH)
         if s.requests[slot].first < 0.0:
             s.requests[slot].first = now
+            s.requests[slot].streamed = s.engines[worker.pool].stream_ms * decoded
     while worker.heap_count > 0 and s.heap[w, 0].key <= worker.iteration:
         slot = s.heap[w, 0].slot
         leave(s, w, 0)
         complete(s, w, slot, now)
-    _end_prompts(s, w, now)
+    _end_prompts(s, w, now, decoded)
