@@ -204,6 +204,33 @@ def test_a_resume_with_other_arguments_is_refused(tmp_path: Path) -> None:
         do(tmp_path, healthy(), resume=True, max_num_seqs=32)
 
 
+def test_a_stub_is_gone_on_with_although_its_folder_is_named_only_later(tmp_path: Path) -> None:
+    count = 0
+
+    def kill(_: Point) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        do(tmp_path, tools(lambda *_: FakeEngine(), lambda: FakeMeter(kill)), stub=True)
+    code, layouts = do(tmp_path, healthy(), stub=True, resume=True)
+    assert code == 0
+    arguments = load_profile(tmp_path / layouts["tp1"]["profiles"][0]).meta.engine.arguments
+    assert arguments is not None
+    assert arguments[2] == "llama-3.1-8b-instruct"
+
+
+def test_experts_that_are_spread_are_told_in_the_profile(tmp_path: Path) -> None:
+    spread = (Layout(2, 1, expert_parallel=True),)
+    code, layouts = do(tmp_path, healthy(), model="qwen3-30b-a3b", layouts=spread)
+    assert code == 0
+    for path in layouts["tp2-ep"]["profiles"]:
+        assert path.endswith("-tp2-dp1-ep")
+        assert load_profile(tmp_path / path).meta.expert_parallel
+
+
 def test_a_resume_with_another_engine_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         do(tmp_path, tools(lambda *_: FakeEngine(), lambda: FakeMeter(_kill)))
@@ -289,6 +316,7 @@ def test_a_pair_gives_the_hand_off_to_the_decode_profile(tmp_path: Path) -> None
     assert set(load_profile(tmp_path / HOME / "prefill-tp1-dp1").samples) == {"prefill"}
     decode = load_profile(tmp_path / HOME / "decode-tp2-dp1")
     assert set(decode.samples) == {"decode", "transfer"}
+    assert set(decode.samples["transfer"]["prefill_tp"]) == {1.0}
     assert "kv_consumer" in " ".join(decode.meta.engine.arguments or ())
 
 

@@ -286,6 +286,17 @@ def test_a_model_from_a_folder_or_unknown_arguments_leave_the_profile_s_name(mak
     assert words[words.index("--max-model-len") + 1] == "32768"
 
 
+@pytest.mark.parametrize("arguments", [None, ("serve", "m", "--enable-expert-parallel")])
+def test_experts_that_were_spread_are_spread_again(make: Make, arguments: tuple[str, ...] | None) -> None:
+    profile = make("aggregated", 2, arguments=arguments)
+    spread = Profile(profile.path, profile.meta.model_copy(update={"expert_parallel": True}), profile.samples)
+    assert serving_arguments(spread, Role.AGGREGATED, "m").count("--enable-expert-parallel") == 1
+    (option,) = options_of([spread], "aggregated")
+    assert option.name == "aggregated TP2 EP"
+    if arguments is None:
+        assert "--enable-expert-parallel" not in serving_arguments(profile, Role.AGGREGATED, "m")
+
+
 def test_an_unreachable_sla_writes_nothing_and_exits_with_1(make: Make, tmp_path: Path) -> None:
     make("aggregated", 1)
     graph = tmp_path / "graph.yaml"
