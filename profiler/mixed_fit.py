@@ -56,7 +56,7 @@ class MixedFit:
 
 
 def fit_mixed(rows: Samples, decode_ms: Array, attention_ms_per_token2: float) -> MixedFit | None:
-    """Fit both parts; None where no mixed iteration was measured twice alike.
+    """Fit both parts; None where none was measured whose repeats agree.
 
     The part of a request is the median of the slopes between any two points of the same prompt tokens (Theil and Sen),
     not below 0; that of the tokens the median of what is left at each of their nodes.

@@ -1,10 +1,11 @@
 """Which point to measure next, and when to stop: a function of the samples taken so far.
 
 Three stages. Every point of the coarse grids once, tables in turn, so that a budget that ends early leaves whole
-tables; then every point up to the least number of repeats, lone prompts a few times over the whole run; then tables that are not at their target, in turns by how
+tables; then every point up to the least number of repeats; then tables that are not at their target, in turns by how
 far each is, get the sample that promises most: a repeat where a median is not known well enough, a point in the
-middle of an interval where leave-one-out is off by more than noise explains, or a new row of decode points. Nothing is
-remembered between calls, so a run that was killed goes on where it was.
+middle of an interval where leave-one-out is off by more than noise explains, or a new row of decode points. From the
+second stage on, lone prompts are taken again a few times over the whole run. Nothing is remembered between calls, so a
+run that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -171,15 +172,20 @@ class Sampling:
         choice = _in_turn(tables, 1) or self._spread_over_time(samples, failed or {})
         if choice is not None:
             return choice
-        for repeats in range(2, self._target.min_repeats + 1):
-            choice = _in_turn(tables, repeats)
-            if choice is not None:
-                return choice
+        recent = _just_taken(samples)
+        choice = self._repeats(tables, frozenset(filter(_is_lone, recent)))
+        if choice is not None:
+            return choice
         able = [(self._turn(t), i, t.state) for i, t in enumerate(tables) if t.state and t.state.candidates]
         if not able:
-            return None
+            return self._repeats(tables, frozenset())  # nothing else is left to measure in the meantime
         held = next((_context(sample.point) for sample in reversed(samples) if sample.point.table == "decode"), None)
-        return _best(min(able, key=lambda entry: entry[:2])[2], held, _just_taken(samples))
+        return _best(min(able, key=lambda entry: entry[:2])[2], held, recent)
+
+    def _repeats(self, tables: Sequence[_Table], resting: frozenset[Point]) -> Choice | None:
+        """The next of the least number of repeats, of a point that does not rest."""
+        every = range(2, self._target.min_repeats + 1)
+        return next((found for n in every if (found := _in_turn(tables, n, resting)) is not None), None)
 
     def _while_it_is_cached(self, samples: Sequence[Sample], failed: Mapping[Point, int]) -> Choice | None:
         """The last point once more where bringing its contexts into the KV cache is most of its cost."""
@@ -198,10 +204,12 @@ class Sampling:
         What a processor takes to launch a prompt's kernels differs by half for seconds at a time: repeats that follow
         each other agree, and all are wrong.
         """
+        if "prefill" not in self._domain.tables:
+            return None
         last: dict[Point, int] = {}
         walls: dict[Point, list[float]] = {}
         for place, sample in enumerate(samples):
-            if sample.point.table == "prefill" and sample.point.at[1:] == (1.0, 0.0):
+            if _is_lone(sample.point):
                 last[sample.point] = place
                 walls.setdefault(sample.point, []).append(sample.wall_s)
         recent = _just_taken(samples)
@@ -313,11 +321,11 @@ class Sampling:
         return left
 
 
-def _in_turn(tables: Sequence[_Table], repeats: int) -> Choice | None:
+def _in_turn(tables: Sequence[_Table], repeats: int, resting: frozenset[Point] = frozenset()) -> Choice | None:
     """The next point with fewer repeats: of the group that was begun, else of the table that is least far."""
     behind = []
     for i, table in enumerate(tables):
-        missing = table.missing(repeats)
+        missing = [[entry for entry in group if entry[0] not in resting] for group in table.missing(repeats)]
         for group, rest in zip(table.plan, missing, strict=True):
             if 0 < len(rest) < len(group):
                 return _choice(rest[0], table, repeats)
@@ -376,6 +384,10 @@ def _verdict(table: _Table, max_error: float) -> Verdict:
 
 def _beyond(at: tuple[float, ...], wall: tuple[float, ...]) -> bool:
     return all(a >= b for a, b in zip(at, wall, strict=True))
+
+
+def _is_lone(point: Point) -> bool:
+    return point.table == "prefill" and point.at[1:] == (1.0, 0.0)
 
 
 def _context(point: Point) -> float:

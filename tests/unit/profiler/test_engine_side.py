@@ -88,12 +88,25 @@ def test_the_largest_convex_function_below() -> None:
     assert below == pytest.approx([3.0, 3.0, 4.5, 6.0, 9.0, 12.0])
 
 
+PER_REQUEST = 0.05
+
+
+def _beside(tokens: np.ndarray, saved: float) -> np.ndarray:
+    """What prompts add to an iteration of decodes, without the part of each decode."""
+    return _server(tokens, np.zeros_like(tokens)) - saved
+
+
+def _decode(batch: np.ndarray, kv: np.ndarray) -> np.ndarray:
+    return 6.0 + 0.01 * batch + 1e-5 * kv
+
+
 def _mixed(saved: float) -> dict[str, np.ndarray]:
-    tokens, batch, kv = (np.repeat(v, 2) for v in ([1000.0, 4000.0, 2000.0], [8.0, 8.0, 64.0], [20_000.0] * 3))
-    decode = 6.0 + 0.01 * batch + 1e-5 * kv
-    value = _server(tokens, np.zeros(6)) + decode - saved
+    at = [(n, b) for n in (512.0, 2048.0, 4096.0) for b in (8.0, 64.0)]
+    tokens, batch = np.repeat(np.array(at), 2, axis=0).T
+    kv = np.full(len(tokens), 20_000.0)
+    value = _beside(tokens, saved) + PER_REQUEST * batch + _decode(batch, kv)
     value[-1] *= 3.0  # its repeats disagree
-    repeat = np.tile([0.0, 1.0], 3)
+    repeat = np.tile([0.0, 1.0], len(at))
     return {"prefill_tokens": tokens, "batch": batch, "kv_tokens": kv, "iteration_ms": value, "repeat": repeat}
 
 
@@ -103,9 +116,33 @@ def test_timing_is_the_engines_with_the_front_end_apart(tmp_path: Path) -> None:
     assert timing.ahead
     assert (timing.front_ms, timing.front_ms_per_token) == pytest.approx((5.0, 0.001))
     assert timing.prompt_ms(2000.0) == pytest.approx(_server(np.array(2000.0), np.array(0.0)), rel=0.02)
-    assert timing.shared_ms == pytest.approx(4.0, abs=0.8)
     assert profile.prefill is not None
     assert profile.prefill.ttft_ms(2000.0) == pytest.approx(_server(np.array(2000.0), np.array(0.0)) + 7.0)
+
+
+@pytest.mark.parametrize("saved", [0.0, 4.0])
+@pytest.mark.parametrize("ahead", [True, False])
+def test_iterations_of_prompts_and_decodes_are_as_they_were_measured(
+    tmp_path: Path, saved: float, *, ahead: bool
+) -> None:
+    profile = _profile(tmp_path, _prefill(), _mixed(saved), Limits(async_scheduling=ahead))
+    timing = engine_timing(profile, profile, limits_of=profile)
+    assert timing.mixed_ms_per_request == pytest.approx(PER_REQUEST, rel=0.02)
+    # Nothing is left to find out of the iteration before: the measured ones followed decodes, too.
+    assert not timing.exposed
+    tokens, batch = np.array([512.0, 2048.0, 4096.0, 2048.0]), np.array([8.0, 8.0, 64.0, 64.0])
+    kv = np.full(4, 20_000.0)
+    decode = timing.iteration_ms(batch, kv)
+    for last_ms in (0.1, 50.0):
+        prompts = timing.linear_behind_ms(tokens, last_ms) + timing.attention_ms_per_token2 * tokens**2
+        expected = _beside(tokens, saved) + PER_REQUEST * batch + _decode(batch, kv)
+        assert timing.mixed_ms(prompts, decode, batch) == pytest.approx(expected, rel=0.01)
+
+
+def test_without_mixed_iterations_those_apart_share_the_floor(tmp_path: Path) -> None:
+    profile = _profile(tmp_path, _prefill(), None, Limits(async_scheduling=True))
+    timing = engine_timing(profile, profile, limits_of=profile)
+    assert (timing.mixed_ms_per_request, timing.shared_ms, timing.exposed) == (0.0, timing.floor_ms, True)
 
 
 def test_without_the_engines_clock_all_is_as_it_was(tmp_path: Path) -> None:
@@ -114,7 +151,7 @@ def test_without_the_engines_clock_all_is_as_it_was(tmp_path: Path) -> None:
     timing = engine_timing(profile, profile, limits_of=profile)
     assert profile.prefill_engine is profile.prefill
     assert (timing.front_ms, timing.front_ms_per_token, timing.ahead) == (0.0, 0.0, False)
-    assert timing.shared_ms == timing.floor_ms
+    assert (timing.shared_ms, timing.mixed_ms_per_request, timing.exposed) == (timing.floor_ms, 0.0, False)
     assert (timing.behind_ms == timing.prefill_ms).all()
 
 

@@ -21,8 +21,12 @@ from tests.unit.profiler.sampling.truth import ITERATION_TOKENS, KNEE, decode_ms
 DOMAIN = domain()
 
 
+def _is_lone(point: Point) -> bool:
+    return point.table == "prefill" and point.at[1:] == (1.0, 0.0)
+
+
 def _curve(samples: list[Sample]) -> PrefillCurve:
-    lone = [s for s in samples if s.point.table == "prefill" and s.point.at[1:] == (1.0, 0.0)]
+    lone = [s for s in samples if _is_lone(s.point)]
     return PrefillCurve([s.point.at[0] for s in lone], [s.values["ttft_ms"] for s in lone])
 
 
@@ -46,7 +50,7 @@ def _decode_errors(surface: DecodeSurface) -> np.ndarray:
     return np.abs(surface.itl_ms(batch, kv) / [decode_ms(b, k) for b, k in zip(batch, kv, strict=True)] - 1)
 
 
-@pytest.mark.parametrize(("noise", "most"), [(0.01, 150), (0.03, 180)])
+@pytest.mark.parametrize(("noise", "most"), [(0.01, 165), (0.03, 195)])
 def test_tables_reach_their_target_and_say_their_error(noise: float, most: int) -> None:
     sampling = Sampling(DOMAIN, Target())
     samples, _ = run(sampling, noise)
@@ -106,7 +110,7 @@ def test_knees_are_bracketed_closely() -> None:
         {s.point.at[0] for s in samples if s.point.table == "decode" and s.point.at[1] == 256 * s.point.at[0]}
     )
     assert any(low <= KNEE <= high <= 2 * low for low, high in pairwise(batches))
-    lengths = sorted({s.point.at[0] for s in samples if s.point.table == "prefill" and s.point.at[1:] == (1.0, 0.0)})
+    lengths = sorted({s.point.at[0] for s in samples if _is_lone(s.point)})
     assert any(low <= 267 <= high <= 1.5 * low for low, high in pairwise(lengths))
     assert any(c.why is Reason.KNEE for c in choices if c.point.table == "decode")
 
@@ -145,8 +149,10 @@ def test_whole_tables_first_then_repeats() -> None:
     # No table runs ahead: halfway through the first pass each is between a quarter and all of the way.
     total, half = Counter(c.point.table for c in first), Counter(c.point.table for c in first[: len(first) // 2])
     assert all(half[table] >= total[table] / 4 for table in total)
-    second = choices[len(first) : 2 * len(first)]
-    assert {c.point for c in second} == {c.point for c in first}
+    # Lone prompts have repeats of their own over the whole run, between which the second pass goes on.
+    once = [c for c in first if not _is_lone(c.point)]
+    second = [c for c in choices[len(first) :] if not _is_lone(c.point)][: len(once)]
+    assert {c.point for c in second} == {c.point for c in once}
     # One context after the other, so that the KV cache holds what is measured.
     for taken in (first, second):
         decode = [c.point.at for c in taken if c.point.table == "decode"]
@@ -256,8 +262,8 @@ def test_few_prompt_tokens_lost_in_noise_are_no_end() -> None:
             samples.append(sample(point))
     assert set(failed.values()) == {2}
     assert {s.point.at[1] for s in samples} == {8, 32, 128}
-    assert {s.point.at[0] for s in samples} >= {1024, 4096}
-    assert len({s.point for s in samples}) == 9
+    assert {s.point.at[0] for s in samples} >= {640, 1024, 4096}
+    assert len({s.point for s in samples}) == 12
 
 
 def test_an_engine_too_small_for_a_table() -> None:

@@ -45,25 +45,31 @@ def _agree(
     np.testing.assert_allclose(mine, ttft, rtol=1e-6)
 
 
-def _as_ahead(timing: EngineTiming) -> EngineTiming:
+def _as_ahead(timing: EngineTiming, *, exposed: bool) -> EngineTiming:
     """The same engine with all that tables of a newer one would tell."""
-    return replace(
+    ahead = replace(
         timing, behind_ms=timing.prefill_ms * 0.9, shared_ms=2.0, front_ms=5.0, front_ms_per_token=0.001, ahead=True
     )
+    return replace(ahead, exposed=exposed, mixed_ms_per_request=0.07)
 
 
 def _workers(role: str, timing: EngineTiming, engines: Engines) -> Scheduler:
     return Scheduler(WorkerTiming.of(timing, engines.transfer, role=role))
 
 
-@pytest.mark.parametrize(("per_second", "ahead"), [(4.0, False), (14.0, False), (4.0, True), (14.0, True)])
-def test_an_aggregated_worker(per_second: float, ahead: bool) -> None:
+#: An engine that does not schedule ahead, and what tables of one that does tell of launches.
+NOT_AHEAD, HIDDEN, EXPOSED = None, False, True
+
+
+@pytest.mark.parametrize("per_second", [4.0, 14.0])
+@pytest.mark.parametrize("ahead", [NOT_AHEAD, HIDDEN, EXPOSED])
+def test_an_aggregated_worker(per_second: float, ahead: bool | None) -> None:
     rows = _rows(per_second, 1500)
     engines = build_graph(load_profiles([H200]), aggregated=True, max_gpus=8).engines
     requests = [(arrival, Request(isl, osl)) for arrival, isl, osl in rows]
     scheduler = Scheduler(worker_timing("aggregated", [H200]))
-    if ahead:
-        engines = replace(engines, timing=tuple(map(_as_ahead, engines.timing)))
+    if ahead is not None:
+        engines = replace(engines, timing=tuple(_as_ahead(timing, exposed=ahead) for timing in engines.timing))
         scheduler = _workers("aggregated", engines.timing[0], engines)
     offline = finish(engines, [(*row, 0) for row in rows])
     serve(scheduler, requests)
@@ -71,15 +77,16 @@ def test_an_aggregated_worker(per_second: float, ahead: bool) -> None:
     _agree([r.first_ms for _, r in requests], [r.end_ms for _, r in requests], rows, offline.ttft, offline.itl, front)
 
 
-@pytest.mark.parametrize(("per_second", "ahead"), [(6.0, False), (20.0, False), (6.0, True), (20.0, True)])
-def test_two_prefill_and_two_decode_workers(per_second: float, ahead: bool) -> None:
+@pytest.mark.parametrize("per_second", [6.0, 20.0])
+@pytest.mark.parametrize("ahead", [NOT_AHEAD, HIDDEN, EXPOSED])
+def test_two_prefill_and_two_decode_workers(per_second: float, ahead: bool | None) -> None:
     rows = _rows(per_second, 1500)
     engines = build_graph(load_profiles([H200]), aggregated=False, max_gpus=8).engines
     fill, step = (Scheduler(worker_timing(role, [H200])) for role in ("prefill", "decode"))
     fills = [fill, Scheduler(fill.timing)]
     steps = [step, Scheduler(step.timing)]
-    if ahead:
-        engines = replace(engines, timing=tuple(map(_as_ahead, engines.timing)))
+    if ahead is not None:
+        engines = replace(engines, timing=tuple(_as_ahead(timing, exposed=ahead) for timing in engines.timing))
         fills = [_workers("prefill", engines.timing[0], engines) for _ in range(2)]
         steps = [_workers("decode", engines.timing[1], engines) for _ in range(2)]
     offline = finish(engines, [(*row, 0) for row in rows], {Role.PREFILL: 2, Role.DECODE: 2})
