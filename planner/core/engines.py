@@ -55,6 +55,8 @@ def engines_of(
             raise InputError("the aggregated graph is not described", expected=right, field=field)
         if fill.meta.gpu.count_per_worker != step.meta.gpu.count_per_worker:
             raise InputError("prefill and decode profiles are of different GPU counts", field=field)
+        if fill.meta.spreads_experts != step.meta.spreads_experts:
+            raise InputError("prefill and decode profiles differ in expert parallelism", field=field)
         timing = engine_timing(fill, step, limits_of=step)
         return Engines((Role.AGGREGATED,), (timing,), transfer_timing([])), {Role.AGGREGATED: step}
     if prefill is None or decode is None:

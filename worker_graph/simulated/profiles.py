@@ -33,6 +33,8 @@ def worker_timing(role: str, folders: Sequence[Path]) -> WorkerTiming:
         raise InputError(f"no {missing} profile among those given", expected=right, field="--profile")
     if role == "aggregated" and prefill.meta.gpu.count_per_worker != decode.meta.gpu.count_per_worker:
         raise InputError("prefill and decode profiles are of different GPU counts", field="--profile")
+    if role == "aggregated" and prefill.meta.spreads_experts != decode.meta.spreads_experts:
+        raise InputError("prefill and decode profiles differ in expert parallelism", field="--profile")
     own = prefill if role == "prefill" else decode
     meta = own.meta
     shape = meta.model.shape

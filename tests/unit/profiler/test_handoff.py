@@ -19,6 +19,7 @@ from profiler.schema import Engine, GpuInfo, ModelInfo, ProfileMeta, Role, Sourc
 from profiler.show import summarise, table
 from profiler.tables import META_FILE, Profile, fingerprint, load_profile, save_profile
 from profiler.timing import transfer_timing
+from worker_graph.simulated.profiles import worker_timing
 
 TOKENS = np.array([100.0, 1000.0, 4000.0, 8000.0])
 
@@ -130,6 +131,14 @@ def test_expert_parallelism_is_kept_shown_and_hashed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ep \(TP2 EP\), .*plain \(TP2\)"):
         only_of([spread, plain], "decode", field="--profile")
     assert [d.field for d in compare(plain, spread).differences] == ["expert parallelism"]
+
+
+def test_an_aggregated_worker_is_not_made_of_halves_that_differ_in_it(tmp_path: Path) -> None:
+    halves = [saved(tmp_path / "p", meta("prefill", 2)), saved(tmp_path / "d", meta("decode", 2, expert=True))]
+    with pytest.raises(InputError, match="differ in expert parallelism"):
+        engines_of(halves, aggregated=True)
+    with pytest.raises(InputError, match="differ in expert parallelism"):
+        worker_timing("aggregated", [half.path for half in halves])
 
 
 def test_profiles_from_before_stay_as_they_are(tmp_path: Path) -> None:
