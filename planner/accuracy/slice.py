@@ -35,14 +35,19 @@ class _Slice(Trace):
             yield TraceChunk(part.arrival_s - self._start_s, part.isl, part.osl, np.zeros_like(part.isl))
 
 
+def sliced(trace: Trace, *, start_s: float, duration_s: float, rate_scale: float, seed: int) -> Trace:
+    """A span of a trace from 0 s on, its rate scaled as a what-if scales it, without prefix hits."""
+    return scaled(_Slice(trace, start_s, duration_s), rate_scale=rate_scale, seed=seed)
+
+
 def slice_to(trace: Trace, to: Path, *, start_s: float, duration_s: float, rate_scale: float, seed: int) -> int:
-    """Write a span of a trace, its rate scaled as a what-if scales it; returns its number of requests.
+    """Write a slice (`sliced`) as plain CSV; returns its number of requests.
 
     Raises:
         InputError: the trace is wrong, the span holds no request, or the file cannot be written.
     """
-    cut = _Slice(trace, start_s, duration_s)
-    count = write_csv(scaled(cut, rate_scale=rate_scale, seed=seed), to)
+    cut = sliced(trace, start_s=start_s, duration_s=duration_s, rate_scale=rate_scale, seed=seed)
+    count = write_csv(cut, to)
     if count == 0:
         to.unlink()
         raise InputError(f"holds no request from {start_s:g} to {start_s + duration_s:g} s", field="--start-s")

@@ -49,7 +49,7 @@ def accuracy_tables(comparisons: Sequence[Comparison]) -> RenderableType:
     groups: dict[str, list[Comparison]] = {}
     for one in comparisons:
         groups.setdefault(f"{one.recording.meta.model} on {one.recording.meta.gpu}", []).append(one)
-    width = max(len(one.name) for one in comparisons) if comparisons else 0
+    width = max((len(one.name) for one in comparisons), default=0)
     parts: list[RenderableType] = ["[italic]measured ms, and the simulator's error[/]"]
     for title, group in groups.items():
         parts += ["", _table(title, group, min(width, _RUN_WIDTH))]

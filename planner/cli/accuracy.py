@@ -1,4 +1,4 @@
-"""`planner accuracy` and `planner slice-trace`: the simulator against recorded runs."""
+"""`planner accuracy`, `planner slice-trace` and `planner strip-run`: the simulator against recorded runs."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def accuracy(
     """
     from planner.accuracy.beside import general, own_profiles
     from planner.accuracy.compare import compare
+    from planner.accuracy.derived import MissingTraceError, read_run
     from planner.accuracy.match import match
     from planner.accuracy.store import store
     from planner.accuracy.table import accuracy_tables, as_json, diagnosis_tables
     from profiler.folders import load_profiles
-    from profiler.record import find_runs, read_recording
+    from profiler.record import find_runs
 
     if not math.isfinite(warmup_s) or warmup_s < 0:
         raise InputError(f"is {warmup_s:g}", expected="seconds, 0 or more", field="--warmup-s")
@@ -72,7 +73,13 @@ def accuracy(
         loaded = general(loaded, profiles, list(dict.fromkeys(files.values())))
     comparisons = []
     for file, root in files.items():
-        recording = read_recording(file)
+        try:
+            recording = read_run(file)
+        except MissingTraceError as error:
+            if file in (run or []):
+                raise
+            console.stderr.print(f"[yellow]skipped:[/] {error}", soft_wrap=True)
+            continue
         # What somebody named himself is used, whatever lies beside the run.
         own = [] if named else own_profiles(file, root)
         matched = match(recording, loaded, by_name=not named, layout=layout, own=own)
@@ -119,3 +126,19 @@ def slice_trace(
     source = open_trace(trace, prefix_cache_tokens=0)
     count = slice_to(source, to, start_s=start_s, duration_s=duration_s, rate_scale=rate_scale, seed=seed)
     typer.echo(f"{to}: {count} requests")
+
+
+def strip_run(
+    run: Annotated[Path, typer.Option(metavar="FILE.csv", help="A run recorded from a slice of a trace.")],
+    trace: Annotated[str, typer.Option(metavar="PATH", help="The trace, below the folder of PLIMSOLL_TRACES.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the run without the trace's rows.")],
+    start_s: Annotated[float, typer.Option(min=0, help="Where the slice begins, s.")] = 0.0,
+    duration_s: Annotated[float, typer.Option(min=0, help="How long it is, s.")] = 120.0,
+    rate_scale: Annotated[float, typer.Option(help="So many times the requests in the same span.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the scaling.")] = 0,
+) -> None:
+    """Leave a public trace's rows out of a run; `planner accuracy` derives them again from the trace."""
+    from planner.accuracy.derived import strip
+
+    count = strip(run, to, trace=trace, start_s=start_s, duration_s=duration_s, rate_scale=rate_scale, seed=seed)
+    typer.echo(f"{to / run.name}: {count} requests")

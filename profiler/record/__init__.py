@@ -2,29 +2,44 @@
 
 from profiler.record.files import (
     OWN_PROFILES,
+    ROW,
+    SENT_COLUMNS,
     Client,
     Recording,
     RunMeta,
     Worker,
     find_runs,
     read_recording,
+    write_files,
     write_recording,
 )
 from profiler.record.run import record
-from profiler.record.schedule import PoissonSchedule, Schedule, TraceSchedule, parse_schedule
+from profiler.record.schedule import (
+    DerivedSchedule,
+    PoissonSchedule,
+    Schedule,
+    TraceSchedule,
+    cut_lengths,
+    parse_schedule,
+)
 
 __all__ = [
     "OWN_PROFILES",
+    "ROW",
+    "SENT_COLUMNS",
     "Client",
+    "DerivedSchedule",
     "PoissonSchedule",
     "Recording",
     "RunMeta",
     "Schedule",
     "TraceSchedule",
     "Worker",
+    "cut_lengths",
     "find_runs",
     "parse_schedule",
     "read_recording",
     "record",
+    "write_files",
     "write_recording",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +24,9 @@ from profiler.schema import Role, load_json, parse_model
 COLUMNS = (
     "arrival_s", "isl", "osl", "prefix_hit_tokens", "outcome", "ttft_ms", "itl_ms", "e2e_ms", "late_ms", "prefill_ms"
 )  # fmt: skip
+#: Of them, what was sent; a run that derives it from a trace has the column `ROW` in place of these.
+SENT_COLUMNS = COLUMNS[:4]
+ROW = "row"
 _NEEDED = ("arrival_s", "isl", "osl", "outcome", "ttft_ms", "itl_ms")
 
 #: A folder of this name beside runs, or above them, holds the profiles of the machine that they were recorded on.
@@ -84,7 +87,7 @@ class RunMeta(_Strict):
         served_model: the name that requests asked for.
         engine, engine_version: what served it.
         workers: each of them; requests went round robin within a role.
-        schedule: what was sent, as the command line has it.
+        schedule: what was sent, as the command line has it, or how to derive it (`DerivedSchedule`).
         prompt_seed: of the prompts' tokens.
         speed_up: of simulated engines; times are the schedule's.
         date: UTC.
@@ -147,6 +150,10 @@ class Recording:
     prefill_ms: NDArray[np.float64]
 
 
+#: What a run sent, by its metadata and its CSV: a frame of `SENT_COLUMNS`, by row of the derived schedule.
+Derive = Callable[[RunMeta, Path], pd.DataFrame]
+
+
 def write_recording(path: Path, meta: RunMeta, results: Sequence[Result]) -> None:
     """Write `path` (`<run>.csv`) and the JSON beside it, making their folder; the JSON last, so that it vouches.
 
@@ -161,19 +168,28 @@ def write_recording(path: Path, meta: RunMeta, results: Sequence[Result]) -> Non
         times = (_cell(one.ttft_ms), _cell(one.itl_ms), _cell(one.e2e_ms), late, prefill)
         # Prompts are fresh, so nothing can be found in a prefix cache.
         rows.writerow((f"{one.arrival_s:.6f}", one.isl, one.osl, 0, one.outcome.value, *times))
+    write_files(path, text.getvalue(), meta)
+
+
+def write_files(path: Path, text: str, meta: RunMeta) -> None:
+    """Write a run's two files, its CSV's text as given; see `write_recording`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.getvalue(), durable=True)
+        write_atomic(path, text, durable=True)
         write_atomic(path.with_suffix(".json"), meta.model_dump_json(indent=2) + "\n", durable=True)
     except OSError as error:
         raise DependencyError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def read_recording(path: Path) -> Recording:
+def read_recording(path: Path, derive: Derive | None = None) -> Recording:
     """Read a run by its CSV.
 
+    Args:
+        path: of the CSV.
+        derive: for a run that holds rows of a trace only by their numbers, what these rows are.
+
     Raises:
-        InputError: one of its two files cannot be read, or is wrong; names line and field.
+        InputError: one of its two files cannot be read, or is wrong; names line and field. What `derive` raises.
     """
     about = path.with_suffix(".json")
     try:
@@ -184,6 +200,8 @@ def read_recording(path: Path) -> Recording:
         raise InputError(f"cannot be read: {error.strerror or error}", source=source, field="--run") from None
     except ValueError as error:  # pandas' ParserError and EmptyDataError, and bytes that are no text
         raise InputError(f"is not CSV: {error}", source=path, field="--run") from None
+    if ROW in frame.columns:
+        frame = _with_sent(path, meta, frame, derive)
     for name in _NEEDED:
         if name not in frame.columns:
             raise InputError("missing", expected=",".join(COLUMNS), source=path, line=1, field=name)
@@ -220,6 +238,21 @@ def read_recording(path: Path) -> Recording:
         itl_ms=columns["itl_ms"][order],
         prefill_ms=columns["prefill_ms"][order],
     )
+
+
+def _with_sent(path: Path, meta: RunMeta, frame: pd.DataFrame, derive: Derive | None) -> pd.DataFrame:
+    """The rows of a run with what was sent in place of its numbers."""
+    if derive is None:
+        problem = "names rows of a trace"
+        raise InputError(problem, expected="a reader of its trace", source=path, line=1, field=ROW)
+    sent, rows = derive(meta, path), _column(path, frame, ROW)
+    bad = np.flatnonzero(~((rows >= 0) & (rows < len(sent)) & (rows == np.floor(rows))))
+    if len(bad):
+        line = int(bad[0]) + 2
+        right = f"a whole number below {len(sent)}"
+        raise InputError(f"is {rows[line - 2]:g}", expected=right, source=path, line=line, field=ROW)
+    mine = sent.iloc[rows.astype(np.int64)].reset_index(drop=True)
+    return pd.concat([mine, frame.drop(columns=[ROW, *SENT_COLUMNS], errors="ignore")], axis=1)
 
 
 def find_runs(root: Path, *, below: bool = True) -> list[Path]:

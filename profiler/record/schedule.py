@@ -73,6 +73,24 @@ class TraceSchedule(_Schedule):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class DerivedSchedule(_Schedule):
+    """What a run sent, where its rows are derived from a public trace each time that they are needed.
+
+    Attributes:
+        trace: path below the folder of traces.
+        start_s, duration_s, rate_scale, seed: the slice, as `planner slice-trace` makes it.
+        sha256: of the derived rows, in hex; other rows were not what was recorded.
+    """
+
+    kind: Literal["derived"] = "derived"
+    trace: Annotated[str, Field(min_length=1)]
+    start_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    duration_s: _Positive
+    rate_scale: _Positive
+    seed: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 Schedule = PoissonSchedule | TraceSchedule
 _KINDS: dict[str, type[PoissonSchedule] | type[TraceSchedule]] = {"poisson": PoissonSchedule, "trace": TraceSchedule}
 
@@ -116,12 +134,19 @@ def requests_of(schedule: Schedule, max_model_len: int | None) -> list[Scheduled
     arrival_s, isl, osl = _poisson(schedule) if isinstance(schedule, PoissonSchedule) else _slice(schedule)
     if len(arrival_s) == 0:
         raise InputError("holds no request", expected="a higher rate, or a longer span", field="--schedule")
+    isl, osl = cut_lengths(isl, osl, max_model_len)
+    rows = zip(arrival_s.tolist(), isl.tolist(), osl.tolist(), strict=True)
+    return [ScheduledRequest(at, prompt, answer) for at, prompt, answer in rows]
+
+
+def cut_lengths(
+    isl: NDArray[np.int64], osl: NDArray[np.int64], max_model_len: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Prompts and answers as `requests_of` sends them, in tokens; shapes (requests,)."""
     if max_model_len is not None:
         osl = np.minimum(osl, max(1, max_model_len // 2))
         isl = np.minimum(isl, max_model_len - osl)
-    isl = np.maximum(isl, SHORTEST_PROMPT)
-    rows = zip(arrival_s.tolist(), isl.tolist(), osl.tolist(), strict=True)
-    return [ScheduledRequest(at, prompt, answer) for at, prompt, answer in rows]
+    return np.maximum(isl, SHORTEST_PROMPT), osl
 
 
 _Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]

@@ -13,7 +13,16 @@ from planner.accuracy.match import match
 from planner.accuracy.replay import Replay, replay
 from profiler.folders import load_profiles
 from profiler.load import Outcome, Result
-from profiler.record import Client, PoissonSchedule, Recording, RunMeta, Worker, read_recording, write_recording
+from profiler.record import (
+    Client,
+    PoissonSchedule,
+    Recording,
+    RunMeta,
+    Schedule,
+    Worker,
+    read_recording,
+    write_recording,
+)
 from profiler.record.schedule import requests_of
 
 MODEL, GPU = "llama-3.1-8b-instruct-fp8", "h200-sxm"
@@ -52,10 +61,12 @@ def write_run(
     lost: Callable[[int], bool] = lambda _: False,
     rate: float = 6.0,
     isl: float = 1000.0,
+    schedule: Schedule | None = None,
+    max_model_len: int = 32_768,
 ) -> Recording:
     """A run whose measured latencies are the replay's, changed; requests that `lost` names did not complete."""
-    schedule = PoissonSchedule(rate=rate, duration_s=60, isl=isl, isl_cv=0.6, osl=80, osl_cv=0.5, seed=3)
-    sends = requests_of(schedule, 32_768)
+    poisson = PoissonSchedule(rate=rate, duration_s=60, isl=isl, isl_cv=0.6, osl=80, osl_cv=0.5, seed=3)
+    sends = requests_of(schedule or poisson, max_model_len)
     blank = [Result(one.at_s, one.isl, one.osl, Outcome.COMPLETED, 1.0, 1.0) for one in sends]
     write_recording(path, about, blank)
     recording = read_recording(path)

@@ -96,6 +96,11 @@ def test_a_folder_of_profiles_may_have_any_name(tmp_path: Path) -> None:
     shutil.copytree(PROFILES, tmp_path / "profiles" / "profiles")
     ended = run("accuracy", "--runs", tmp_path / "profiles" / "runs", "--profiles", tmp_path / "profiles")
     assert ended.exit_code == 0, ended.output
+    # Whoever names the profiles of another run wants them.
+    write_run(tmp_path / "a" / "1" / "low.csv", meta())
+    shutil.copytree(PROFILES, tmp_path / "a" / "2" / "profiles")
+    ended = run("accuracy", "--runs", tmp_path / "a", "--profiles", tmp_path / "a" / "2" / "profiles")
+    assert ended.exit_code == 0, ended.output
 
 
 @pytest.mark.parametrize(
