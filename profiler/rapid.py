@@ -51,9 +51,9 @@ class Overheads:
 
 
 #: What fits vLLM 0.26 with Llama-3.1-8B on two H100 and three H200 machines (`profiling_results`), rounded; how far off
-#: it is on each stands in docs/reference/gpu-results.md. It schedules ahead, so that a decode step is hardly longer than its kernels; prefill
-#: beyond CUDA graphs is launched kernel by kernel, by a processor that another machine has not: 8 to 14 ms. `calibrated`
-#: fits the machine at hand.
+#: it is on each stands in docs/reference/gpu-results.md. It schedules ahead, so that a decode step is hardly longer
+#: than its kernels; prefill beyond CUDA graphs is launched kernel by kernel, by a processor that another machine has
+#: not: 8 to 14 ms. `calibrated` fits the machine at hand.
 ASSUMED = Overheads(12.0, 0.0, 0.002, "assumed")
 
 
