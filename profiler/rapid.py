@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from profiler.csvfile import Samples
 from profiler.errors import InputError
 from profiler.hardware import find_gpu
-from profiler.kernels.micro import Micro
+from profiler.kernels.handoff import handoff_estimate_ms
+from profiler.kernels.micro import CopyResult, Micro
 from profiler.kernels.parts import CHUNK_TOKENS, Parts
 from profiler.models.memory import DEFAULT_UTILIZATION
 from profiler.roofline import Roofline
@@ -27,7 +28,7 @@ from profiler.tables import Profile, save_profile
 
 _ROLES: Mapping[Role, tuple[TableName, ...]] = {
     "prefill": ("prefill",),
-    "decode": ("decode",),
+    "decode": ("decode", "transfer"),
     "aggregated": ("prefill", "decode"),
 }
 
@@ -42,18 +43,23 @@ class Overheads:
         decode_ms: of each decode step.
         decode_per_request_ms: of each running request in a decode step: scheduling, sampling, detokenizing, streaming.
         source: where the figures come from.
+        handoff_ms: of each hand-off beside moving its blocks: two engines' polls, notifications, the second request.
+        link_gb_per_s: payload of one rank's link between the two, GB/s.
     """
 
     prefill_ms: float
     decode_ms: float
     decode_per_request_ms: float
     source: str
+    handoff_ms: float = 12.5
+    link_gb_per_s: float = 20.0
 
 
 #: What fits vLLM 0.26 with Llama-3.1-8B on two H100 and three H200 machines (`profiling_results`), rounded; how far off
 #: it is on each stands in docs/reference/gpu-results.md. It schedules ahead, so that a decode step is hardly longer
 #: than its kernels; prefill beyond CUDA graphs is launched kernel by kernel, by a processor that another machine has
-#: not: 8 to 14 ms. `calibrated` fits the machine at hand.
+#: not: 8 to 14 ms. `calibrated` fits the machine at hand. The hand-off is what NIXL took between two H200s: blocks went
+#: over NVLink one by one, at a twentieth of its rate.
 ASSUMED = Overheads(12.0, 0.0, 0.002, "assumed")
 
 
@@ -71,6 +77,8 @@ def estimate_tables(
     micro: Micro, shape: ModelShape, tp: int, overheads: Overheads = ASSUMED, *, capacity_tokens: int | None = None
 ) -> dict[TableName, Samples]:
     """Tables of prefill and decode, one row for each length, and each batch and context, that was measured.
+
+    With copies of KV blocks among the micro-benchmarks, one of the hand-off to a worker of the same layout, too.
 
     Args:
         micro: micro-benchmarks of this model at this TP size.
@@ -109,14 +117,27 @@ def estimate_tables(
         )
     names = ("batch", "kv_tokens", "context_tokens", "itl_ms", "throughput_tokens_per_s_per_gpu", "repeat")
     columns = np.array(rows, dtype=np.float64).T
-    return {"prefill": prefill, "decode": dict(zip(names, columns, strict=True))}
+    tables: dict[TableName, Samples] = {"prefill": prefill, "decode": dict(zip(names, columns, strict=True))}
+    if micro.copies is not None:
+        moved = np.array([_moved_ms(micro, micro.copies, overheads, int(n)) for n in lengths])
+        tables["transfer"] = {
+            "tokens": lengths,
+            "transfer_ms": overheads.handoff_ms + moved,
+            "repeat": np.zeros(len(lengths)),
+            "prefill_tp": np.full(len(lengths), float(tp)),
+        }
+    return tables
+
+
+def _moved_ms(micro: Micro, copies: CopyResult, overheads: Overheads, tokens: int) -> float:
+    return handoff_estimate_ms(micro.shape, tokens, copies, overheads.link_gb_per_s, tp=micro.tp)
 
 
 def calibrated(micro: Micro, measured: Sequence[Profile]) -> Overheads:
     """Overheads that bring the estimate to measured tables, none below 0; what has no table stays assumed.
 
-    Prefill: the median of measured less estimated TTFT, per step. Decode: a constant and a part per request, by least
-    squares of the error relative to the measured step.
+    Prefill: the median of measured less estimated TTFT, per step; of hand-offs likewise. Decode: a constant and a part
+    per request, by least squares of the error relative to the measured step.
 
     Args:
         micro: micro-benchmarks of the measured model and layout.
@@ -138,6 +159,12 @@ def calibrated(micro: Micro, measured: Sequence[Profile]) -> Overheads:
         weighted = np.column_stack([np.ones_like(batch), batch]) / itl[:, None]
         (constant, per_request), _ = nnls(weighted, (itl - parts.decode_ms(batch, context)) / itl)
         found = replace(found, decode_ms=float(constant), decode_per_request_ms=float(per_request))
+    if micro.copies is not None and "transfer" in points:
+        (tokens,), taken = points["transfer"]
+        moved = np.array([_moved_ms(micro, micro.copies, found, int(n)) for n in tokens])
+        found = replace(found, handoff_ms=max(0.0, float(np.median(taken - moved))))
+    else:
+        points.pop("transfer", None)
     return replace(found, source=f"calibrated on measured {' and '.join(points)}")
 
 
@@ -150,7 +177,12 @@ def differences(micro: Micro, overheads: Overheads, measured: Sequence[Profile])
     parts = Parts(micro)
     result: dict[TableName, Difference] = {}
     for table, (at, times) in measured_points(micro, measured).items():
-        if table == "prefill":
+        if table == "transfer":
+            if micro.copies is None:
+                continue
+            moved = [_moved_ms(micro, micro.copies, overheads, int(n)) for n in at[0]]
+            estimate = overheads.handoff_ms + np.array(moved)
+        elif table == "prefill":
             estimate = parts.prefill_ms(at[0]) + np.ceil(at[0] / CHUNK_TOKENS) * overheads.prefill_ms
         else:
             estimate = parts.decode_ms(*at) + overheads.decode_ms + overheads.decode_per_request_ms * at[0]
@@ -164,7 +196,9 @@ Points = tuple[tuple[NDArray[np.float64], ...], NDArray[np.float64]]
 
 
 def measured_points(micro: Micro, measured: Sequence[Profile]) -> dict[TableName, Points]:
-    """Coordinates and times of measured tables: (isl,) and TTFT, (batch, context) and ITL; repeats are points.
+    """Coordinates and times of measured tables: (isl,) and TTFT, (batch, context) and ITL, (tokens,) and hand-off.
+
+    Repeats are points; of hand-offs those between workers of one layout count.
 
     Raises:
         InputError: no profile has such a table, or one is of another layout.
@@ -189,6 +223,11 @@ def measured_points(micro: Micro, measured: Sequence[Profile]) -> dict[TableName
                 good &= rows["suspect"] == 0
             batch = rows["batch"][good]
             found["decode"] = ((batch, rows["kv_tokens"][good] / batch), itl[good])
+        rows = profile.samples.get("transfer")
+        if rows is not None and "transfer" not in found:
+            alike = profile.handed_from(rows) == micro.tp
+            if alike.any():
+                found["transfer"] = ((rows["tokens"][alike],), rows["transfer_ms"][alike])
     if not found:
         where = measured[0].path if measured else None
         raise InputError("no table to compare with", expected="prefill.csv or decode.csv", source=where)
@@ -223,8 +262,8 @@ def save_estimates(
         if folder.exists() and not overwrite:
             raise InputError("exists", expected="a new folder, or --overwrite", source=folder)
     return [
-        save_profile(folders[role], meta.model_copy(update={"role": role}), {name: tables[name] for name in names},
-                     overwrite=overwrite)
+        save_profile(folders[role], meta.model_copy(update={"role": role}),
+                     {name: tables[name] for name in names if name in tables}, overwrite=overwrite)
         for role, names in _ROLES.items()
     ]  # fmt: skip
 
@@ -250,6 +289,11 @@ def estimated_meta(micro: Micro, overheads: Overheads, compared: Mapping[TableNa
         ]
     else:
         warnings.append("the error of this estimate against an engine is not known")
+    if micro.copies is not None:
+        warnings.append(
+            f"the hand-off is put together from copies of KV blocks, {overheads.link_gb_per_s:g} GB/s between workers"
+            f" and {overheads.handoff_ms:g} ms, which were assumed"
+        )
     warnings += ["start-up was not measured", "mixed iterations were not measured"]
     if micro.skipped:
         warnings.append(f"micro-benchmarks left out {len(micro.skipped)} points, such as {micro.skipped[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,6 +94,9 @@ def rapid(
         list[Path] | None,
         typer.Option(metavar="PROFILE", help="State the error against measured profiles, and change nothing."),
     ] = None,
+    link_gb_per_s: Annotated[
+        float | None, typer.Option(min=1e-3, help="Payload of one rank's link between prefill and decode workers.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace profiles that are there.")] = False,
 ) -> None:
     """Estimate a first profile from a minute of micro-benchmarks; marked as an estimate."""
@@ -117,6 +121,8 @@ def rapid(
     if gpu != "auto":
         found = found.model_copy(update={"gpu": gpu})
     overheads = calibrated(found, fitted) if fitted else ASSUMED
+    if link_gb_per_s is not None:
+        overheads = replace(overheads, link_gb_per_s=link_gb_per_s)
     compared = differences(found, overheads, [*seen, *fitted]) if seen or fitted else {}
     profiles = save_estimates(found, to, overheads, compared=compared, overwrite=overwrite)
     for warning in profiles[-1].meta.warnings:

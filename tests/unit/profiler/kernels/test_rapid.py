@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from profiler.cli import kernels as cli
 from profiler.errors import InputError
-from profiler.kernels.micro import Micro, line_through, read_micro
+from profiler.kernels.micro import CopyPoint, CopyResult, Micro, Operation, Timed, line_through, read_micro
 from profiler.kernels.parts import OWN_REDUCE_BYTES, OWN_REDUCE_MS, Parts
 from profiler.rapid import ASSUMED, Overheads, calibrated, differences, estimate_tables, save_estimates
 from profiler.tables import load_profile
@@ -159,6 +159,43 @@ def test_calibration_finds_the_overheads_of_a_measured_profile(tmp_path: Path) -
     [estimate] = [p for p in save_estimates(up.made_up(), tmp_path / "e", found, compared=before)
                   if p.meta.role == "aggregated"]  # fmt: skip
     assert any("mean error" in w and "prefill" in w for w in estimate.meta.warnings)
+
+
+def _copies(gather: float, scatter: float) -> CopyResult:
+    """Copies at these rates, GB/s."""
+
+    def point(operation: Operation, rate: float) -> CopyPoint:
+        ms = 1e3 / rate
+        time = Timed(median_ms=ms, low_ms=ms, high_ms=ms, repeats=5)
+        return CopyPoint(operation=operation, method="triton", why="test", pattern="scattered", detail="", bytes=10**9,
+                         checked=True, time=time)  # fmt: skip
+
+    points = [point("gather", gather), point("scatter", scatter)]
+    return CopyResult(gpu="NVIDIA H100", blocks=512, block_bytes=2**21, points=tuple(points))
+
+
+def test_the_hand_off_is_put_together_from_copies(tmp_path: Path) -> None:
+    micro = up.made_up().model_copy(update={"copies": _copies(1000.0, 500.0)})
+    rows = estimate_tables(micro, up.SHAPE, 1)["transfer"]
+    # 131,072 bytes a token: 32 layers, keys and values of 8 heads of 128 numbers of two bytes.
+    gigabytes = rows["tokens"] * 131_072 / 1e9
+    assert np.all(rows["tokens"] % 16 == 0)
+    expected = 12.5 + 1e3 * gigabytes * (1 / 1000 + 1 / 20 + 1 / 500)
+    assert rows["transfer_ms"] == pytest.approx(expected)
+    truth = Overheads(22.5, 2.25, 0.03, "truth", handoff_ms=30.0)
+    measured = save_estimates(micro, tmp_path, truth)
+    [decode] = [load_profile(p.path) for p in measured if p.meta.role == "decode"]
+    assert decode.transfer is not None
+    assert any("assumed" in warning and "20 GB/s" in warning for warning in decode.meta.warnings)
+    assert differences(micro, ASSUMED, [decode])["transfer"].bias < 0
+    found = calibrated(micro, [decode])
+    assert found.handoff_ms == pytest.approx(30.0)
+    assert found.source == "calibrated on measured decode and transfer"
+
+
+def test_without_copies_there_is_no_hand_off(tmp_path: Path) -> None:
+    profiles = save_estimates(up.made_up(), tmp_path)
+    assert all("transfer" not in profile.samples for profile in profiles)
 
 
 def test_calibration_on_another_layout_is_refused(tmp_path: Path) -> None:
