@@ -30,7 +30,9 @@ def store(comparisons: Sequence[Comparison]) -> list[Path]:
     written = []
     for folder, (profile, runs) in of.items():
         validation = tuple(runs[name] for name in sorted(runs))
-        text = profile.meta.model_copy(update={"validation": validation}).model_dump_json(indent=2) + "\n"
+        # Fields that the file does not have stay out of it.
+        meta = profile.meta.model_copy(update={"validation": validation})
+        text = meta.model_dump_json(indent=2, exclude_unset=True) + "\n"
         try:
             write_atomic(folder / META_FILE, text)
         except OSError as error:

@@ -104,7 +104,7 @@ def accuracy(
         console.stderr.print(f"drew {plot}")
     if write:
         for path in store(comparisons):
-            console.stderr.print(f"wrote {path}")
+            console.stderr.print(f"wrote {path}", soft_wrap=True)
     missed = [f"{one.title} ({', '.join(one.missed)})" for one in comparisons if one.missed]
     if missed:
         console.stderr.print(f"targets missed: {'; '.join(missed)}", soft_wrap=True)
