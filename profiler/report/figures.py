@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,14 @@ def accuracy(found: Points, error: LeaveOneOut, x: str) -> go.Figure:
 
 def accuracy_of(name: TableName, profile: Profile) -> go.Figure | None:
     """`accuracy` of a table; None for one that no point can be left out of."""
-    curve = {"prefill": profile.prefill, "transfer": profile.transfer}.get(name)
+    if name == "transfer":
+        chosen = profile.transfer_from(profile.meta.tp)
+        return (
+            None
+            if chosen is None
+            else accuracy(_handed(profile, chosen[1]), chosen[0].leave_one_out, "tokens handed off")
+        )
+    curve = profile.prefill if name == "prefill" else None
     if name == "decode" and profile.decode is not None:
         found = points(profile.samples["decode"], ("batch", "kv_tokens"), "itl_ms")
         # The surface has its points in the same order: by batch, then by KV tokens.
@@ -101,9 +109,6 @@ def accuracy_of(name: TableName, profile: Profile) -> go.Figure | None:
         return accuracy(turned, profile.decode.leave_one_out, "KV tokens held by all running requests")
     if curve is None:
         return None
-    if name == "transfer":
-        found = points(profile.samples["transfer"], ("tokens",), "transfer_ms")
-        return accuracy(found, curve.leave_one_out, "tokens handed off")
     return accuracy(lone_points(profile), curve.leave_one_out, "prompt tokens (ISL)")
 
 
@@ -176,23 +181,36 @@ def decode(profile: Profile) -> go.Figure:
 
 
 def transfer(profile: Profile) -> go.Figure:
-    """Hand-off against tokens: curve and medians with their spread."""
-    curve = profile.transfer
-    if curve is None:
+    """Hand-off against tokens: for each TP that it came from the curve, and medians with their spread."""
+    rows = profile.samples.get("transfer")
+    if rows is None:
         raise ValueError(f"{profile.path} has no transfer table")
     figure = blank_figure("tokens handed off", "hand-off (ms)", height=360)
-    first, last = float(curve.tokens[0]), float(curve.tokens[-1])
-    grid = np.unique(np.append(np.linspace(first, last, 200), curve.tokens))
-    figure.add_scatter(
-        x=grid, y=curve.transfer_ms(grid), mode="lines", name="curve", line={"color": BLUE, "width": 2.4}
-    )
-    found = points(profile.samples["transfer"], ("tokens",), "transfer_ms")
-    figure.add_scatter(
-        x=found.at[:, 0], y=found.median, mode="markers", name="measured", error_y=_spread(found, BLUE),
-        marker={"color": "#fff", "size": 8, "line": {"color": BLUE, "width": 2}}, customdata=found.repeats,
-        hovertemplate="%{x:,.0f} tokens<br>%{y:.2f} ms, %{customdata} repeats<extra>measured</extra>",
-    )  # fmt: skip
+    origins = profile.handed_from(rows)
+    for tp, colour in zip(np.unique(origins), itertools.cycle((BLUE, ORANGE, GREEN)), strict=False):
+        chosen = profile.transfer_from(int(tp))
+        assert chosen is not None  # noqa: S101 - its rows are there
+        curve, _ = chosen
+        name = f"from TP{tp:.0f}"
+        grid = np.unique(np.append(np.linspace(curve.tokens[0], curve.tokens[-1], 200), curve.tokens))
+        figure.add_scatter(
+            x=grid, y=curve.transfer_ms(grid), mode="lines", name=name, line={"color": colour, "width": 2.4}
+        )
+        found = _handed(profile, int(tp))
+        figure.add_scatter(
+            x=found.at[:, 0], y=found.median, mode="markers", name=f"measured {name}",
+            error_y=_spread(found, colour), customdata=found.repeats,
+            marker={"color": "#fff", "size": 8, "line": {"color": colour, "width": 2}},
+            hovertemplate="%{x:,.0f} tokens<br>%{y:.2f} ms, %{customdata} repeats<extra>measured</extra>",
+        )  # fmt: skip
     return _finish(figure)
+
+
+def _handed(profile: Profile, tp: int) -> Points:
+    """Points of the hand-off from workers of one TP."""
+    rows = profile.samples["transfer"]
+    mine = profile.handed_from(rows) == tp
+    return points({column: values[mine] for column, values in rows.items()}, ("tokens",), "transfer_ms")
 
 
 def _against(figure: go.Figure, name: str, x: Array, found: Points, colour: str, symbol: str, text: str) -> None:

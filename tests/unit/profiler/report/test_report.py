@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,3 +246,15 @@ def test_the_command_writes_one_file(make: Make, tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(app, [str(tmp_path / "to"), "--to", str(tmp_path / "no" / "r.html")])
     assert isinstance(nowhere.exception, InputError)
     assert "--to" in str(nowhere.exception)
+
+
+def test_hand_offs_from_different_tp_are_drawn_apart(make: Make, tmp_path: Path) -> None:
+    profile = make("decode")
+    rows = dict(profile.samples["transfer"])
+    far = rows | {"transfer_ms": 3.0 * rows["transfer_ms"]}
+    both = {name: np.concatenate([values, far[name]]) for name, values in rows.items()}
+    both["prefill_tp"] = np.repeat([1.0, 2.0], len(rows["tokens"]))
+    two = save_profile(tmp_path / "two", profile.meta, {**profile.samples, "transfer": both})
+    drawn: dict[str, Any] = {trace.name: trace for trace in figures.transfer(two).data}
+    assert set(drawn) == {"from TP1", "measured from TP1", "from TP2", "measured from TP2"}
+    assert np.allclose(drawn["measured from TP2"].y, 3.0 * np.asarray(drawn["measured from TP1"].y))
