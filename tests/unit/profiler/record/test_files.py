@@ -50,7 +50,11 @@ def test_a_run_comes_back_as_it_was_sent(tmp_path: Path) -> None:
 def test_runs_are_csv_files_with_a_json(tmp_path: Path) -> None:
     write_recording(tmp_path / "a" / "low.csv", META, RESULTS)
     (tmp_path / "a" / "other.csv").write_text("x\n1\n")
+    write_recording(tmp_path / "a" / "profiles" / "b" / "low.csv", META, RESULTS)
     assert find_runs(tmp_path) == [tmp_path / "a" / "low.csv"]
+    assert find_runs(tmp_path, below=False) == []
+    # Only names below the folder count.
+    assert find_runs(tmp_path / "a" / "profiles") == [tmp_path / "a" / "profiles" / "b" / "low.csv"]
 
 
 @pytest.mark.parametrize(
