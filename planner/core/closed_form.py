@@ -41,6 +41,9 @@ _GAMMA_NODES = np.concatenate([np.linspace(0.0, 4.0, 65), np.linspace(4.25, 24.0
 #: Prompts in a batch near the loads that matter; only the slope of the table between one and that many is used.
 TYPICAL_BATCH = 4.0
 
+#: Steps towards the batch that runs beside prompts which it makes longer.
+MIXED_STEPS = 3
+
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
@@ -114,6 +117,12 @@ class LengthFacts:
         """Prefill time alone, ms."""
         return self.fill_engine.prompt_ms(self.lengths.isl, self.lengths.hit)
 
+    def behind_ms(self, last_ms: float) -> Array:
+        """Prefill time right behind an iteration of `last_ms`, ms."""
+        lengths = self.lengths
+        attention = self.fill_engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
+        return self.fill_engine.linear_behind_ms(lengths.isl - lengths.hit, last_ms) + attention
+
     @cached_property
     def front_ms(self) -> Array:
         """TTFT outside the engines' loops, ms."""
@@ -158,7 +167,12 @@ class LengthFacts:
         first, last = engine.linear_behind_ms(ends, engine.floor_ms) if behind else engine.linear_ms(ends)
         per_token = float(last - first) / (long - short)
         attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
-        return max(0.0, float(first) - per_token * short), per_token * new + attention
+        fixed = float(first) - per_token * short
+        if behind and fixed < engine.shared_ms and not np.array_equal(engine.behind_ms, engine.prefill_ms):
+            # Convex beyond what the two share: a batch takes no less than the sum of what its prompts add alone.
+            added = engine.linear_behind_ms(new, engine.floor_ms) - engine.shared_ms
+            return engine.shared_ms, np.maximum(added, 0.0) + attention
+        return max(0.0, fixed), per_token * new + attention
 
     @cached_property
     def running(self) -> tuple[Array, Array]:
@@ -198,6 +212,9 @@ class ClosedFormEvaluator:
         # The first token comes with the first decode iteration after the one that runs, if any, when the KV arrives.
         steps = 1.0 + _rest_of_running(decode, HAND_OFF_LAG if self.facts.step_engine.ahead else 0.0)
         after = self.facts.front_ms + self.facts.transfer_ms + steps * decode.itl_ms
+        if self.facts.step_engine.stream_ms > 0:
+            # The front end streams the tokens of the others first.
+            after = after + self.facts.step_engine.stream_ms * decode.batch
         ttft = _within(prefill, self.sla.ttft_ms - after) if np.isfinite(decode.itl_ms) else np.zeros_like(after)
         use = {Role.PREFILL: prefill.utilisation, Role.DECODE: decode.utilisation}
         possible_ttft, possible_itl = self._possible
@@ -255,14 +272,16 @@ class ClosedFormEvaluator:
 
     def _of_prefill(self, workers: int) -> _Prefill:
         if workers not in self._prefill:
-            self._prefill[workers] = self._cycle(workers, 0.0)
+            self._prefill[workers] = self._cycle(workers, 0.0, self.facts.prompt_ms)
         return self._prefill[workers]
 
-    def _cycle(self, workers: int, carried_ms: float) -> _Prefill:
-        """Prefill pool of `workers`, each batch of which carries `carried_ms` of other work along."""
+    def _cycle(self, workers: int, carried_ms: float, alone: Array) -> _Prefill:
+        """Prefill pool of `workers`, each batch of which carries `carried_ms` of other work along.
+
+        `alone` is the time of a batch of one prompt, ms, by length sample.
+        """
         fixed, marginal = self.facts.batching
         fixed += carried_ms
-        alone = self.facts.prompt_ms + carried_ms
         mean_marginal = float(marginal.mean())
         if workers < 1:
             return _Prefill(alone, np.inf, 1.0, 1.0, np.inf)
@@ -326,6 +345,22 @@ class ClosedFormEvaluator:
 
     # -- aggregated ------------------------------------------------------------------------------------------------
 
+    def _beside(self, workers: int, rate: float, prompt: float) -> _Decode:
+        """Decodes beside prompts that come at `rate` per ms and take `prompt` ms each, but for the part of each decode.
+
+        A token takes longer by that part where its iteration holds a prompt, which more of the longer iterations do: a
+        few steps of that, from none longer on.
+        """
+        per_request = self.model.engines[Role.AGGREGATED].mixed_ms_per_request
+        decode = self._sharing(workers, rate * prompt)
+        if per_request == 0.0:
+            return decode
+        tokens_per_ms = rate * float(self.demand.lengths.osl.mean())
+        for _ in range(MIXED_STEPS):
+            with_prompt = -float(np.expm1(-rate * decode.itl_ms))
+            decode = self._sharing(workers, rate * prompt + tokens_per_ms * per_request * with_prompt)
+        return decode
+
     def _predict_aggregated(self, workers: int) -> Prediction:
         """Prompts interrupt decodes: they take a share of the time, and each one a decode meets delays its tokens."""
         engine = self.model.engines[Role.AGGREGATED]
@@ -333,18 +368,21 @@ class ClosedFormEvaluator:
         extra = max(0.0, fixed - engine.shared_ms)
         rate = self.demand.rate_rps / 1000.0 / max(workers, 1)
         prompt = extra + float(marginal.mean())
-        decode = self._sharing(workers, rate * prompt)
+        decode = self._beside(workers, rate, prompt)
         if not np.isfinite(decode.itl_ms):
             zero = np.zeros(len(self.demand.lengths.osl))
             return self._joint(zero, zero, {Role.AGGREGATED: max(1.0, decode.utilisation)}, np.inf, np.inf)
         # A prompt's iteration carries the running decodes along.
         step = float(engine.iteration_ms(decode.batch, decode.batch * self.facts.context[0]))
-        prefill = self._cycle(workers, max(0.0, step - engine.shared_ms))
+        carried = max(0.0, step - engine.shared_ms) + engine.mixed_ms_per_request * decode.batch
+        # Launches that hide behind decodes may make the two faster than the prompt alone; load helps nobody here.
+        beside = np.maximum(self.facts.prompt_ms, self.facts.behind_ms(step) + carried)
+        prefill = self._cycle(workers, carried, beside)
         # The iteration that runs, and the one that is decided: decodes, or prompts for their share of the time.
         rest = _rest_of_running(decode, 0.0) * step
         if engine.ahead:
             rest += _is_running(decode) * (step + rate * prompt * prompt)
-        after = self.facts.front_ms + rest
+        after = self.facts.front_ms + rest + engine.stream_ms * decode.batch
         ttft = _within(prefill, self.sla.ttft_ms - after)
         osl = self.demand.lengths.osl
         met = rate * osl * decode.itl_ms  # prompts that a request meets while it decodes

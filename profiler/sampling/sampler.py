@@ -330,7 +330,7 @@ def _in_turn(tables: Sequence[_Table], repeats: int, resting: frozenset[Point] =
             if 0 < len(rest) < len(group):
                 return _choice(rest[0], table, repeats)
         if table.name == "decode" and repeats % 2 == 0:
-            missing = missing[::-1]  # back from the context that the KV cache still holds
+            missing.reverse()  # back from the context that the KV cache still holds
         first = next((rest for rest in missing if rest), None)
         if first is not None:
             total = sum(len(group) for group in table.plan)

@@ -23,6 +23,11 @@ def hand_made(draw: st.DrawFn) -> ClosedForm:
             kv_ms=draw(st.floats(0.0, 1e-3)),
             capacity=draw(st.sampled_from([20_000, 160_000, 900_000])),
             seqs=draw(st.sampled_from([8, 64, 256])),
+            shared_ms=draw(st.sampled_from([None, 2.0])),
+            behind_ms=draw(st.sampled_from([None, 0.0, 5.0])),
+            mixed_request_ms=draw(st.sampled_from([0.0, 0.05, 1.0])),
+            stream_ms=draw(st.sampled_from([0.0, 0.1])),
+            ahead=draw(st.booleans()),
         )
         for _ in range(2)
     ]

@@ -117,6 +117,49 @@ def test_overload_of_aggregated_workers(rate: float) -> None:
     assert found.utilisation[AGGREGATED] == pytest.approx(rate * 0.0149 + rate * 0.1 * 78.6 / 64)
 
 
+def test_prompts_beside_decodes_take_what_they_add_to_them() -> None:
+    # 3 + 0.01 x 1000 ms beside decodes, of which both need the floor of 5.1 ms: 7.9 ms are added.
+    model = ClosedForm({AGGREGATED: engine(behind_ms=3.0)}, transfer())
+    found = model.evaluator(demand(150.0), LOOSE).predict({AGGREGATED: 1})
+    assert found.utilisation[AGGREGATED] == pytest.approx(150.0 * 0.0079 + 150.0 * 0.1 * 78.6 / 64)
+    # An idle worker takes the prompt alone.
+    assert model.evaluator(demand(1e-6), SLA).predict({AGGREGATED: 1}).ttft_ms == pytest.approx(20.0, rel=1e-4)
+
+
+def test_a_token_takes_longer_where_a_prompt_runs_beside_it() -> None:
+    model = ClosedForm({AGGREGATED: engine(mixed_request_ms=0.5, capacity=1_600_000, seqs=2000)}, transfer())
+    rate, tokens = 6.0 / 1000, 0.6  # per ms
+
+    def itl(share: float) -> float:
+        stretch = 1.0 / (1.0 - share)
+        return 5.0 * stretch / (1.0 - 1.15 * tokens * stretch)
+
+    beside = rate * 14.9
+    expected = itl(beside)
+    for _ in range(3):
+        expected = itl(beside + tokens * 0.5 * -math.expm1(-rate * expected))
+    found = model.evaluator(demand(6.0), LOOSE).predict({AGGREGATED: 1})
+    assert found.itl_ms == pytest.approx(expected, rel=1e-3)
+    assert found.itl_ms > 1.05 * itl(beside)
+    # Each iteration of an overloaded worker holds a prompt.
+    over = model.evaluator(demand(60.0), LOOSE).predict({AGGREGATED: 1})
+    batch = 1_600_000 / 1050
+    steps = 6.0 * (5.0 + 1.15 * batch) / batch
+    assert over.utilisation[AGGREGATED] == pytest.approx(60.0 * 0.0149 + 6.0 * 0.5 + steps)
+
+
+def test_the_front_end_streams_the_others_tokens_first() -> None:
+    for roles, workers in (((AGGREGATED,), 1), ((PREFILL, DECODE), 1)):
+        plain, streamed = (
+            ClosedForm(dict.fromkeys(roles, engine(stream_ms=ms)), transfer())
+            .evaluator(demand(3.0), LOOSE)
+            .predict(dict.fromkeys(roles, workers))
+            for ms in (0.0, 0.1)
+        )
+        batch = 3.0 * 0.1 * plain.itl_ms  # requests a second, 100 tokens each
+        assert streamed.ttft_ms - plain.ttft_ms == pytest.approx(0.1 * batch, rel=1e-3)
+
+
 def test_no_workers_attain_nothing() -> None:
     evaluator = by_hand().evaluator(demand(1.0), LOOSE)
     assert evaluator.predict(both(0, 1)).attainment == 0.0

@@ -103,7 +103,7 @@ def test_between_and_beyond_the_nodes() -> None:
 def test_where_lone_prompts_step_up_those_beside_decodes_do() -> None:
     fit = MixedFit(np.array([100.0, 300.0]), np.array([4.0, 12.0]), 0.0)
     tokens = np.array([0.0, 50.0, 100.0, 150.0, 160.0, 200.0, 300.0])
-    # CUDA graphs end at 150 tokens: 5 ms of launches before, 13 ms from there on, 1 ms of which is hidden at both nodes.
+    # CUDA graphs end at 150 tokens: launches take 5 ms before, 13 ms from there on, and 1 ms is hidden at both nodes.
     alone = np.where(tokens > 150, 13.0, 5.0)
     found = fit.along(tokens, alone)
     assert found[[0, 2, 6]] == pytest.approx([0.0, 4.0, 12.0])
