@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 META_FILE = "profile.json"
+#: A folder of this name beside runs, or above them, holds the profiles of the machine that they were recorded on.
+OWN_PROFILES = "profiles"
 _NEEDED: Mapping[Role, tuple[TableName, ...]] = {
     "prefill": ("prefill",),
     "decode": ("decode",),
@@ -203,11 +205,24 @@ def _checked(profile: Profile) -> Profile:
 
 
 def find_profiles(root: Path | str) -> list[Path]:
-    """Folders at or below `root` that hold a `profile.json`, sorted."""
+    """Folders at or below `root` that hold a `profile.json`, sorted.
+
+    Tables beside recorded runs, in a folder `profiles`, are of these runs' machine alone and are left out.
+    """
     base = Path(root)
     files = (file for file in base.rglob(META_FILE) if file.is_file())
-    # Hidden folders hold profiles that are being written.
-    return sorted(f.parent for f in files if not any(p.startswith(".") for p in f.relative_to(base).parts))
+    return sorted(file.parent for file in files if not _is_hidden(file.parent, base) and not _is_of_runs(file, base))
+
+
+def _is_hidden(folder: Path, base: Path) -> bool:
+    """Whether it lies in a hidden folder, which holds profiles that are being written."""
+    return any(part.startswith(".") for part in folder.relative_to(base).parts)
+
+
+def _is_of_runs(file: Path, base: Path) -> bool:
+    """Whether it lies in a folder of tables below `base` that has recorded runs beside it."""
+    folders = [one for one in file.parents if one != base and one.is_relative_to(base) and one.name == OWN_PROFILES]
+    return any(run.with_suffix(".csv").is_file() for one in folders for run in one.parent.glob("*.json"))
 
 
 def fingerprint(path: Path | str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiler.folders import load_profiles
-from profiler.record import OWN_PROFILES, find_runs
-from profiler.tables import Profile
+from profiler.record import find_runs
+from profiler.tables import OWN_PROFILES, Profile
 
 
 def own_profiles(run: Path, root: Path) -> list[list[Profile]]:

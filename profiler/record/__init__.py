@@ -1,7 +1,6 @@
 """Recorded open-loop runs on real engines: what the simulator's replay is compared with."""
 
 from profiler.record.files import (
-    OWN_PROFILES,
     ROW,
     SENT_COLUMNS,
     Client,
@@ -24,7 +23,6 @@ from profiler.record.schedule import (
 )
 
 __all__ = [
-    "OWN_PROFILES",
     "ROW",
     "SENT_COLUMNS",
     "Client",

@@ -19,6 +19,7 @@ from profiler.atomic import write_atomic
 from profiler.errors import DependencyError, InputError
 from profiler.load import Outcome, Result
 from profiler.schema import Role, load_json, parse_model
+from profiler.tables import OWN_PROFILES
 
 #: Of `<run>.csv`. Times are of the schedule; an empty cell is something that there is not.
 COLUMNS = (
@@ -28,9 +29,6 @@ COLUMNS = (
 SENT_COLUMNS = COLUMNS[:4]
 ROW = "row"
 _NEEDED = ("arrival_s", "isl", "osl", "outcome", "ttft_ms", "itl_ms")
-
-#: A folder of this name beside runs, or above them, holds the profiles of the machine that they were recorded on.
-OWN_PROFILES = "profiles"
 
 Mode = Literal["aggregated", "disaggregated"]
 _Count = Annotated[int, Field(gt=0)]

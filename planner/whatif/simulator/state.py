@@ -56,7 +56,9 @@ def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
 
 #: One per pool. `cursor` is where the gateway's next choice starts; `worker_ms` the time of workers that are gone;
 #: `attention` is in ms per token^2, `floor_ms` the iteration at batch 1 without KV, `shared_ms` what a mixed iteration
-#: saves and `mixed_per_request` what it adds for each request that decodes, `front_*` the TTFT outside the loop in ms and in ms per prompt token, `*_step` the tokens between nodes.
+#: saves and `mixed_per_request` what it adds for each request that decodes, `front_*` the TTFT outside the loop in ms
+#: and in ms per prompt token, `stream_ms` that for each decode beside the first token, `*_step` the tokens between
+#: nodes. `exposed`: what of a launch the iteration before it does not hide comes on top.
 #: `*_lag`: whole iterations that a prompt and a hand-off wait on a busy worker, beside the rest of the running one.
 ENGINE = _fields(
     "max_batched_tokens max_seqs capacity_blocks block routing cursor prompt_lag join_lag exposed",
@@ -73,8 +75,8 @@ TOTALS = _fields(
 #: A request in flight. `prompt`: tokens to prefill, isl or isl + generated after a preemption; `computed` of them, hits
 #: included; `chunk`: of them in the running iteration; `blocks`: held on its worker at admission; `source`: the prefill
 #: worker that still holds `source_blocks` for it; `context`, `joined`: KV tokens and iteration when it joined the
-#: batch; `sequence`: order of admission; `ready`: iteration of its worker from which it may be scheduled; `streamed`: ms that its first
-#: token waits in the front end for those of the decodes beside it.
+#: batch; `sequence`: order of admission; `ready`: iteration of its worker from which it may be scheduled; `streamed`:
+#: ms that its first token waits in the front end for those of the decodes beside it.
 REQUEST = _fields(
     "isl osl hit prompt computed chunk generated blocks source source_blocks worker context joined sequence ready next",
     "arrival first streamed",

@@ -1,6 +1,7 @@
 """Reading and writing profiles: errors name file, line and field, and writing is all or nothing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,3 +195,15 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         load_profile(tmp_path / "none")
     with pytest.raises(InputError, match=r"profile\.json: cannot be read"):
         load_profile(tmp_path)
+
+
+def test_tables_of_recorded_runs_are_theirs_alone(profile: Profile, tmp_path: Path) -> None:
+    beside = tmp_path / "runs" / "tp1"
+    own = beside / "profiles" / "decode-tp1-dp1"
+    shutil.copytree(profile.path, own)
+    general = find_profiles(tmp_path / "p")
+    assert find_profiles(tmp_path) == [*general, own]
+    for name in ("low.json", "low.csv"):
+        (beside / name).write_text("", encoding="utf-8")
+    assert find_profiles(tmp_path) == general
+    assert find_profiles(beside / "profiles") == [own]
