@@ -167,12 +167,14 @@ class LengthFacts:
         first, last = engine.linear_behind_ms(ends, engine.floor_ms) if behind else engine.linear_ms(ends)
         per_token = float(last - first) / (long - short)
         attention = engine.attention_ms_per_token2 * (lengths.isl**2 - lengths.hit**2)
-        fixed = float(first) - per_token * short
-        if behind and fixed < engine.shared_ms and not np.array_equal(engine.behind_ms, engine.prefill_ms):
-            # Convex beyond what the two share: a batch takes no less than the sum of what its prompts add alone.
-            added = engine.linear_behind_ms(new, engine.floor_ms) - engine.shared_ms
-            return engine.shared_ms, np.maximum(added, 0.0) + attention
-        return max(0.0, fixed), per_token * new + attention
+        fixed, each = float(first) - per_token * short, per_token * new + attention
+        if behind and not np.array_equal(engine.behind_ms, engine.prefill_ms):
+            # What prompts add by themselves, beyond what an iteration shares, is right for one prompt on average.
+            added = np.maximum(engine.linear_behind_ms(new, engine.floor_ms) - engine.shared_ms, 0.0) + attention
+            if fixed < engine.shared_ms:  # convex: a batch takes no less than the sum
+                return engine.shared_ms, added
+            return engine.shared_ms + max(0.0, float(added.mean() - each.mean())), each
+        return max(0.0, fixed), each
 
     @cached_property
     def running(self) -> tuple[Array, Array]:

@@ -9,6 +9,13 @@ from planner.core.types import Known, LengthSample, PoolState, Sla, Unknown
 from tests.engines import engine, transfer
 from tests.unit.core.cases import AGGREGATED, DECODE, PREFILL, h200, h200_aggregated
 
+#: What tables of engines that schedule ahead tell of prompts beside decodes, and of the front end.
+BESIDE = (
+    {"ahead": True, "behind_ms": 5.0, "stream_ms": 0.1},
+    {"ahead": True, "behind_ms": 0.0, "mixed_request_ms": 0.05, "exposed": False},
+    {"shared_ms": 2.0, "behind_ms": 5.0, "mixed_request_ms": 1.0},
+)
+
 
 @st.composite
 def hand_made(draw: st.DrawFn) -> ClosedForm:
@@ -23,11 +30,7 @@ def hand_made(draw: st.DrawFn) -> ClosedForm:
             kv_ms=draw(st.floats(0.0, 1e-3)),
             capacity=draw(st.sampled_from([20_000, 160_000, 900_000])),
             seqs=draw(st.sampled_from([8, 64, 256])),
-            shared_ms=draw(st.sampled_from([None, 2.0])),
-            behind_ms=draw(st.sampled_from([None, 0.0, 5.0])),
-            mixed_request_ms=draw(st.sampled_from([0.0, 0.05, 1.0])),
-            stream_ms=draw(st.sampled_from([0.0, 0.1])),
-            ahead=draw(st.booleans()),
+            **draw(st.sampled_from([{}, {}, *BESIDE])),
         )
         for _ in range(2)
     ]
