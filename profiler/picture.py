@@ -121,15 +121,16 @@ def prefill_figure(curve: PrefillCurve) -> go.Figure:
 
 def decode_figure(profile: Profile, surface: DecodeSurface) -> go.Figure:
     """ITL against KV tokens, one curve per measured context, dashed where nothing was measured."""
-    rows = profile.samples["decode"]
-    good = rows["suspect"] == 0
+    rows = profile.decode_rows
+    if rows is None:
+        raise ValueError(f"{profile.path} has no decode table")
     figure = blank_figure("KV tokens held by all running requests", "ITL (ms)")
     contexts = surface.contexts
     shown = contexts[np.unique(np.linspace(0, len(contexts) - 1, min(8, len(contexts))).astype(int))]
     colours = sample_colorscale("Viridis", np.linspace(0, 0.85, len(shown)).tolist())
     nearest = shown[np.abs(np.log(rows["context_tokens"][:, None] / shown)).argmin(axis=1)]
     for context, colour in zip(shown, colours, strict=True):
-        mine = (nearest == context) & good
+        mine = nearest == context
         last = float(rows["kv_tokens"][mine].max())
         kv = np.unique(np.append(np.linspace(context, last * 1.12, 160), rows["kv_tokens"][mine]))
         itl = surface.itl_ms(kv / context, kv)
@@ -148,11 +149,13 @@ def decode_figure(profile: Profile, surface: DecodeSurface) -> go.Figure:
             customdata=rows["batch"][mine], name=name,
             hovertemplate="batch %{customdata:,.0f}, KV %{x:,.0f}<br>%{y:.1f} ms, measured",
         )  # fmt: skip
-    if not good.all():
+    suspect = {name: column[profile.samples["decode"]["suspect"] == 1] for name, column in
+               profile.samples["decode"].items()}  # fmt: skip
+    if len(suspect["batch"]):
         figure.add_scatter(
-            x=rows["kv_tokens"][~good], y=rows["itl_ms"][~good], mode="markers", name="suspect, not used",
+            x=suspect["kv_tokens"], y=suspect["itl_ms"], mode="markers", name="suspect, not used",
             marker={"symbol": "x-thin", "size": 10, "line": {"color": _RED, "width": 2.5}},
-            customdata=rows["batch"][~good],
+            customdata=suspect["batch"],
             hovertemplate="nominal batch %{customdata:,.0f}, KV %{x:,.0f}<br>%{y:.1f} ms",
         )  # fmt: skip
     capacity = profile.meta.kv_capacity_tokens

@@ -92,17 +92,28 @@ class Profile:
 
         Of the engine's iterations, and never less than the front end needs to stream a token of each request.
         """
+        rows = self.decode_rows
+        if rows is None:
+            return None
+        limit = streaming_limit(self.samples["decode"])
+        stream_ms = 0.0 if limit is None else 1.0 / limit
+        batch, kv, itl = rows["batch"], rows["kv_tokens"], rows["itl_ms"]
+        return DecodeSurface(batch, kv, itl, self.roofline, self.meta.kv_capacity_tokens, stream_ms)
+
+    @cached_property
+    def decode_rows(self) -> Samples | None:
+        """Rows of the decode table that `decode` is made of, `itl_ms` that of the engine; None without such a table.
+
+        Suspect rows are not among them, nor those whose front end may have been behind an engine that was not asked.
+        """
         rows = self.samples.get("decode")
         if rows is None:
             return None
-        limit = streaming_limit(rows)
-        itl = engine_itl_ms(rows, limit)
+        itl = engine_itl_ms(rows, streaming_limit(rows))
         good = np.isfinite(itl)
         if "suspect" in rows:
             good &= rows["suspect"] == 0
-        stream_ms = 0.0 if limit is None else 1.0 / limit
-        batch, kv = rows["batch"][good], rows["kv_tokens"][good]
-        return DecodeSurface(batch, kv, itl[good], self.roofline, self.meta.kv_capacity_tokens, stream_ms)
+        return {name: column[good] for name, column in ({**rows, "itl_ms": itl}).items()}
 
     @cached_property
     def transfer(self) -> TransferCurve | None:

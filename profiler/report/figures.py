@@ -102,8 +102,8 @@ def accuracy_of(name: TableName, profile: Profile) -> go.Figure | None:
             else accuracy(_handed(profile, chosen[1]), chosen[0].leave_one_out, "tokens handed off")
         )
     curve = profile.prefill if name == "prefill" else None
-    if name == "decode" and profile.decode is not None:
-        found = points(profile.samples["decode"], ("batch", "kv_tokens"), "itl_ms")
+    if name == "decode" and profile.decode is not None and profile.decode_rows is not None:
+        found = points(profile.decode_rows, ("batch", "kv_tokens"), "itl_ms")
         # The surface has its points in the same order: by batch, then by KV tokens.
         turned = Points(found.at[:, ::-1], found.median, found.low, found.high, found.repeats)
         return accuracy(turned, profile.decode.leave_one_out, "KV tokens held by all running requests")
@@ -165,11 +165,11 @@ def mixed(profile: Profile) -> tuple[go.Figure, Array] | None:
 
 def decode(profile: Profile) -> go.Figure:
     """ITL against KV tokens by context, with the spread of repeats."""
-    surface = profile.decode
-    if surface is None:
+    surface, rows = profile.decode, profile.decode_rows
+    if surface is None or rows is None:
         raise ValueError(f"{profile.path} has no decode table")
     figure = decode_figure(profile, surface)
-    found = points(profile.samples["decode"], ("batch", "kv_tokens"), "itl_ms")
+    found = points(rows, ("batch", "kv_tokens"), "itl_ms")
     repeated = found.where(found.repeats > 1)
     if len(repeated):
         figure.add_scatter(

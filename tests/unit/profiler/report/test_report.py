@@ -20,7 +20,7 @@ from profiler.report import figures, read_subject
 from profiler.report.page import page
 from profiler.report.points import points, predicted_mixed, predicted_prompts, timing_of
 from profiler.schema import Cost, Engine, GpuInfo, Limits, ModelInfo, ProfileMeta, Role, Source, Validation
-from profiler.tables import Profile, save_profile
+from profiler.tables import Profile, find_profiles, save_profile
 
 Make = Callable[..., Profile]
 ROOT = Path(__file__).parents[4]
@@ -258,3 +258,18 @@ def test_hand_offs_from_different_tp_are_drawn_apart(make: Make, tmp_path: Path)
     drawn: dict[str, Any] = {trace.name: trace for trace in figures.transfer(two).data}
     assert set(drawn) == {"from TP1", "measured from TP1", "from TP2", "measured from TP2"}
     assert np.allclose(drawn["measured from TP2"].y, 3.0 * np.asarray(drawn["measured from TP1"].y))
+
+
+ROOT = Path(__file__).parents[4]
+
+
+SHIPPED = [
+    folder
+    for folder in find_profiles(ROOT / "profiling_results")
+    if folder.name.startswith("aggregated") or (folder / "transfer.csv").is_file()
+]
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: "-".join(path.parts[-4:]))
+def test_profiles_that_are_shipped_can_be_drawn(folder: Path) -> None:
+    assert "</html>" in page(read_subject(folder))
