@@ -260,9 +260,6 @@ def test_hand_offs_from_different_tp_are_drawn_apart(make: Make, tmp_path: Path)
     assert np.allclose(drawn["measured from TP2"].y, 3.0 * np.asarray(drawn["measured from TP1"].y))
 
 
-ROOT = Path(__file__).parents[4]
-
-
 SHIPPED = [
     folder
     for folder in find_profiles(ROOT / "profiling_results")
