@@ -169,10 +169,11 @@ def test_many_workers_come_close_to_the_ceiling(case: Case) -> None:
 
 
 def test_the_strategies_reach_all_regimes() -> None:
-    # A search that only ever sees overload or idleness proves nothing.
+    # A search that only ever sees overload or idleness proves nothing. What is drawn depends a little on which modules
+    # are loaded, so that there is room to the bounds.
     seen = {"none": 0, "some": 0, "all": 0}
 
-    @settings(deadline=None, max_examples=100, database=None, derandomize=True)
+    @settings(deadline=None, max_examples=300, database=None, derandomize=True)
     @given(cases)
     def look(case: Case) -> None:
         share = case.predict().attainment

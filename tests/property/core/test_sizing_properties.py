@@ -310,7 +310,7 @@ def test_stabilisation_moves_towards_what_is_wanted_and_never_past_it(
 def test_the_strategies_reach_all_regimes() -> None:
     limits: dict[str, int] = {}
 
-    @settings(deadline=None, max_examples=80, database=None, derandomize=True)
+    @settings(deadline=None, max_examples=300, database=None, derandomize=True)
     @given(cases)
     def look(case: Case) -> None:
         limit = case.size().limit
