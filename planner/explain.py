@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.core.forecast import Forecast
+from planner.core.layout_change import LayoutReview
 from planner.core.record import DecisionRecord
 from planner.core.sizing import Candidate
 from planner.core.state import Decision
@@ -65,18 +66,41 @@ def explained(record: DecisionRecord) -> RenderableType:
         d = decision.demand
         fact(
             "sized for",
-            f"{d.rate_rps:.1f} requests/s (forecast's median {d.median_rps:.1f}, backlog {d.backlog_rps:.1f}), "
+            f"{d.rate_rps:.1f} requests/s (forecast's median {d.median_rps:.1f}, backlog {d.backlog_rps:.1f}"
+            f"{f', surge to {d.surge_rps:.1f}' if d.surge_rps > 0 else ''}), "
             f"dispersion {d.dispersion:.1f}, ISL {d.mean_isl:.0f}, OSL {d.mean_osl:.0f}, "
             f"prefix hits {d.mean_hit:.0f} tokens, from {d.sample} requests",
         )
+    if record.state.residuals:
+        factors = ", ".join(f"{role} {factor:.2f} x" for role, factor in record.state.residuals.items())
+        fact("live times", f"{factors} the profile's, before this interval")
     for clamp in decision.clamps:
         fact("clamp", clamp)
+    if record.layouts is not None:
+        fact("layouts", _layouts(record.layouts))
     parts: list[RenderableType] = [facts]
     if decision.candidates:
         parts += [Text(), _candidates(decision)]
     if decision.runner_up is not None:
         parts.append(Text(printable(f"runner-up {_layout(decision.runner_up)}: {decision.why_not_runner_up}")))
     return Group(*parts)
+
+
+def _layouts(found: LayoutReview) -> str:
+    """A comparison of layouts: the answer, then every combination with what it would take."""
+    hours = found.horizon_s / 3600.0
+    now = found.present
+    lines = [
+        found.why,
+        f"over the next {hours:g} h, up to {max(found.rates_rps):.1f} requests/s: "
+        f"{now.name} {now.gpu_s / 3600.0:.1f} GPU-h, attains {now.attainment:.1%} (now)",
+    ]
+    for other in found.others:
+        cost = "" if other.cost_gpu_s is None else f", changing costs {other.cost_gpu_s / 3600.0:.2f} GPU-h"
+        why = f": {other.why_not}" if other.why_not else ": proposed"
+        what = f"{other.name} {other.gpu_s / 3600.0:.1f} GPU-h, attains {other.attainment:.1%}"
+        lines.append(f"{what}{cost}{why}")
+    return "\n".join(lines)
 
 
 def _candidates(decision: Decision) -> Table:

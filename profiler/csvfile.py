@@ -98,6 +98,8 @@ COLUMNS: Mapping[TableName, tuple[Column, ...]] = MappingProxyType(
             _PROMPTS,
             # TP of the prefill worker; 0 is that of the profile itself.
             Column("prefill_tp", "whole", optional=True, default=0.0),
+            # That the decode engine's loop spent on posting the copies, by its own count.
+            Column("post_ms", "not negative", optional=True),
         ),
     }
 )

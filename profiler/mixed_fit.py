@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from profiler.csvfile import Samples
-from profiler.engine_side import agreeing
 
 Array = NDArray[np.float64]
 
@@ -41,7 +40,8 @@ class MixedFit:
 
         An iteration takes what its kernels take to launch or to compute, whichever is longer. The launches step up
         where CUDA graphs end, as the time of lone prompts does: so the difference of the two is interpolated between
-        the nodes, and held beyond the last. The arithmetic rises evenly, along the line from node to node.
+        the nodes, and held beyond the first and the last: what a lone prompt of hardly any tokens takes was not
+        measured. The arithmetic rises evenly, along the line from node to node.
 
         Args:
             tokens: increasing from 0, shape (M,).
@@ -49,17 +49,19 @@ class MixedFit:
         """
         wanted = np.asarray(tokens, dtype=np.float64)
         at_nodes = np.interp(self.tokens, wanted, alone_ms) - self.added_ms
-        nodes = np.append(0.0, self.tokens)
-        launched = alone_ms - np.interp(wanted, nodes, np.append(alone_ms[0], at_nodes))
-        computed = np.interp(wanted, nodes, np.append(0.0, self.added_ms))
-        return np.asarray(np.maximum.accumulate(np.maximum(launched, computed)))
+        launched = alone_ms - np.interp(wanted, self.tokens, at_nodes)
+        computed = np.interp(wanted, np.append(0.0, self.tokens), np.append(0.0, self.added_ms))
+        added = np.where(wanted > 0, np.maximum(launched, computed), 0.0)
+        return np.asarray(np.maximum.accumulate(added))
 
 
 def fit_mixed(rows: Samples, decode_ms: Array, attention_ms_per_token2: float) -> MixedFit | None:
-    """Fit both parts; None where none was measured whose repeats agree.
+    """Fit both parts; None where none was measured.
 
     The part of a request is the median of the slopes between any two points of the same prompt tokens (Theil and Sen),
-    not below 0; that of the tokens the median of what is left at each of their nodes.
+    not below 0; that of the tokens the median of what is left at each of their nodes. Medians keep one odd point from
+    deciding. A point itself is the mean of its repeats, however they differ: where launches take now one time and now
+    another, requests that wait or decode are held up by the mean of both.
 
     Args:
         rows: a mixed table.
@@ -68,9 +70,11 @@ def fit_mixed(rows: Samples, decode_ms: Array, attention_ms_per_token2: float) -
     """
     mixed = (rows["prefill_tokens"] > 0) & (rows["batch"] > 0)
     at = np.column_stack([rows[name][mixed] for name in ("prefill_tokens", "batch")] + [decode_ms[mixed]])
-    points, measured = agreeing(at, rows["iteration_ms"][mixed])
-    if len(points) == 0:
+    if len(at) == 0:
         return None
+    points, index = np.unique(at, axis=0, return_inverse=True)
+    repeats = np.bincount(index.ravel())
+    measured = np.bincount(index.ravel(), weights=rows["iteration_ms"][mixed]) / repeats
     tokens, batch, decode = points.T
     added = measured - decode - attention_ms_per_token2 * tokens**2
     nodes = _nodes(tokens)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from profiler.csvfile import COLUMNS, Samples, read_table, table_text
-from profiler.curve import PrefillCurve, TransferCurve
+from profiler.curve import Curve, PrefillCurve, TransferCurve
 from profiler.engine_side import engine_curve, front_end, has_engine_clock, lone
 from profiler.errors import DependencyError, InputError
 from profiler.mixed import MixedTable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 META_FILE = "profile.json"
+_NO_TIME_MS = 1e-6
 #: A folder of this name beside runs, or above them, holds the profiles of the machine that they were recorded on.
 OWN_PROFILES = "profiles"
 _NEEDED: Mapping[Role, tuple[TableName, ...]] = {
@@ -142,6 +144,18 @@ class Profile:
         kept = from_tp == nearest
         return TransferCurve(rows["tokens"][kept], rows["transfer_ms"][kept]), nearest
 
+    def post_from(self, prefill_tp: int) -> Curve | None:
+        """What the decode engine's loop posts a hand-off's copies for, ms, against tokens, from a prefill worker of TP.
+
+        None where the engine did not tell.
+        """
+        rows = self.samples.get("transfer")
+        if rows is None or "post_ms" not in rows:
+            return None
+        kept = (self.handed_from(rows) == prefill_tp) & np.isfinite(rows["post_ms"])
+        # A loop that copies nothing itself may say 0, which no curve goes through.
+        return Curve(rows["tokens"][kept], np.maximum(rows["post_ms"][kept], _NO_TIME_MS)) if kept.any() else None
+
     def handed_from(self, rows: Samples) -> NDArray[np.float64]:
         """TP of the prefill worker of each row of a transfer table, shape (rows,); the own one where it is not told."""
         told = rows.get("prefill_tp", np.zeros(len(rows["tokens"])))
@@ -221,13 +235,22 @@ def find_profiles(root: Path | str) -> list[Path]:
     Tables beside recorded runs, in a folder `profiles`, are of these runs' machine alone and are left out.
     """
     base = Path(root)
-    files = (file for file in base.rglob(META_FILE) if file.is_file())
-    return sorted(file.parent for file in files if not _is_hidden(file.parent, base) and not _is_of_runs(file, base))
+    files = (folder / META_FILE for folder in _folders(base))
+    return sorted(file.parent for file in files if file.is_file() and not _is_of_runs(file, base))
 
 
-def _is_hidden(folder: Path, base: Path) -> bool:
-    """Whether it lies in a hidden folder, which holds profiles that are being written."""
-    return any(part.startswith(".") for part in folder.relative_to(base).parts)
+def _folders(base: Path) -> Iterator[Path]:
+    """A folder and those below it, but for hidden ones, which hold profiles that are being written.
+
+    Links are followed, each folder once: a mounted ConfigMap is links into a hidden folder and nothing else.
+    """
+    seen: set[Path] = set()
+    for folder, below, _ in os.walk(base, followlinks=True):
+        real = Path(folder).resolve()
+        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
+        if real not in seen:
+            seen.add(real)
+            yield Path(folder)
 
 
 def _is_of_runs(file: Path, base: Path) -> bool:

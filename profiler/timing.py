@@ -19,7 +19,7 @@ the lone prompts' times. Where iterations of prompts and decodes were measured t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,6 +89,19 @@ class EngineTiming:
         """What a prompt's TTFT holds beside the engine's loop, ms, same shape as `isl`."""
         return self.front_ms + self.front_ms_per_token * np.asarray(isl, dtype=np.float64)
 
+    def slowed(self, factor: float) -> EngineTiming:
+        """The engine with every iteration `factor` times as long; the front end, which is no iteration, as it is."""
+        return replace(
+            self,
+            prefill_ms=self.prefill_ms * factor,
+            behind_ms=self.behind_ms * factor,
+            attention_ms_per_token2=self.attention_ms_per_token2 * factor,
+            decode_ms=self.decode_ms * factor,
+            floor_ms=self.floor_ms * factor,
+            shared_ms=self.shared_ms * factor,
+            mixed_ms_per_request=self.mixed_ms_per_request * factor,
+        )
+
     def linear_ms(self, tokens: ArrayLike, *, hidden: bool = False) -> NDArray[np.float64]:
         """L(tokens), ms, same shape; with its launch `hidden` behind another iteration, or alone."""
         nodes = np.arange(len(self.prefill_ms)) * float(self.prefill_step_tokens)
@@ -137,16 +150,32 @@ class EngineTiming:
 
 @dataclass(frozen=True, eq=False)
 class TransferTiming:
-    """Hand-off of a prompt's KV from prefill to decode: ms at 0, step, 2 step, … tokens, and where it comes from."""
+    """Hand-off of a prompt's KV from prefill to decode.
+
+    Attributes:
+        transfer_ms: end to end, at 0, step, 2 step, … tokens; shape (N,).
+        step_tokens: tokens between nodes.
+        source: where it comes from, for people.
+        post_ms: of it, what the decode engine's loop posts the copies for, at the same steps; shape (M,). No iteration
+            is launched meanwhile. Zeros where it is not known.
+    """
 
     transfer_ms: NDArray[np.float64]
     step_tokens: int
     source: str
+    post_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
 
     def at(self, tokens: ArrayLike) -> NDArray[np.float64]:
         """Hand-off time, ms, same shape as `tokens`."""
-        nodes = np.arange(len(self.transfer_ms)) * float(self.step_tokens)
-        return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, self.transfer_ms))
+        return self._along(self.transfer_ms, tokens)
+
+    def post_at(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """By how much the decode iteration with which a hand-off begins is longer, ms, same shape as `tokens`."""
+        return self._along(self.post_ms, tokens)
+
+    def _along(self, table: NDArray[np.float64], tokens: ArrayLike) -> NDArray[np.float64]:
+        nodes = np.arange(len(table)) * float(self.step_tokens)
+        return np.asarray(np.interp(np.asarray(tokens, dtype=np.float64), nodes, table))
 
 
 def _prefill_table(curve: PrefillCurve, longest: int, tokens: int) -> tuple[NDArray[np.float64], float]:
@@ -264,7 +293,9 @@ def transfer_timing(profiles: Sequence[Profile]) -> TransferTiming:
         if found is not None:
             curve, tp = found
             source = "measured" if tp == wanted else f"measured from TP{tp}, not TP{wanted}"
-            return TransferTiming(curve.transfer_ms(np.maximum(nodes, 1.0)), step, source)
+            timing = TransferTiming(curve.transfer_ms(np.maximum(nodes, 1.0)), step, source)
+            post = profile.post_from(tp)
+            return timing if post is None else replace(timing, post_ms=post.ms(np.maximum(nodes, 1.0)))
     for profile in profiles:
         if profile.meta.model.shape is not None:
             per_token_ms = kv_bytes_per_token(profile.meta.model.shape) / (ASSUMED_TRANSFER_GB_PER_S * 1e6)

@@ -77,9 +77,12 @@ def engine(
     )
 
 
-def transfer(base_ms: float = 2.0, token_ms: float = 0.002) -> TransferTiming:
-    """Hand-off of base + token n."""
-    return TransferTiming(base_ms + token_ms * np.arange(0, 65_536 + 64, 64, dtype=np.float64), 64, "by hand")
+def transfer(
+    base_ms: float = 2.0, token_ms: float = 0.002, *, post_ms: float = 0.0, post_token_ms: float = 0.0
+) -> TransferTiming:
+    """Hand-off of base + token n, for post + post token n of which the decode engine's loop stands still."""
+    nodes = np.arange(0, 65_536 + 64, 64, dtype=np.float64)
+    return TransferTiming(base_ms + token_ms * nodes, 64, "by hand", post_ms + post_token_ms * nodes)
 
 
 def aggregated(timing: EngineTiming) -> Engines:

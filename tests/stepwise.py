@@ -54,6 +54,8 @@ class Stepwise:
         #: when the last three iterations began, the latest last.
         self.began = [-math.inf] * 3
         self.idle = True
+        #: what posting the hand-offs that begin now adds to the iteration that begins now.
+        self.posting = 0.0
         self.sequence = 0
         self.iterations = 0
         self.preempted = 0
@@ -77,7 +79,7 @@ class Stepwise:
                 request.here_ms = end
                 self.joining.append(request)
             if not self._step(take_all=self.idle or not self.timing.ahead) and not self._step(take_all=True):
-                self.idle = True
+                self.idle, self.posting = True, 0.0
                 events = [r.at_ms for r in coming[:1]] + [end for end, _ in self.moving]
                 if not events:
                     return
@@ -195,11 +197,13 @@ class Stepwise:
             and self._admit(request := self.waiting[0], request.isl)
         ):
             self.moving.append((self.now + float(self.transfer.at(request.isl)), request))
+            self.posting += float(self.transfer.post_at(request.isl))
         chunks = self._schedule(take_all)
         if not chunks and not self.running:
             return False
         self.idle = False
-        duration = self._duration(chunks)
+        duration = self._duration(chunks) + self.posting
+        self.posting = 0.0
         self.began = [*self.began[1:], self.now]
         self.now += duration
         self.iterations += 1

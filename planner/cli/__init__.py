@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from planner.cli import accuracy, demo, graph, journal, service, whatif
+from planner.cli import accuracy, arena, backtest, demo, doctor, graph, journal, service, whatif
 from profiler import console
 
 app = typer.Typer(
@@ -23,11 +23,14 @@ def _root() -> None:
 
 app.command()(demo.demo)
 app.command()(whatif.whatif)
+app.command()(arena.arena)
+app.command()(backtest.backtest)
 app.command()(accuracy.accuracy)
 app.command("slice-trace")(accuracy.slice_trace)
 app.command("strip-run")(accuracy.strip_run)
 app.command()(service.run)
 app.command()(service.validate)
+app.command()(doctor.doctor)
 app.command()(journal.explain)
 app.command()(journal.replay)
 app.add_typer(graph.app, name="graph")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.render import render
 from profiler import console
 from profiler.console import Output
 from profiler.errors import DependencyError, InputError
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 # Imports inside the commands keep `planner --help` quick.
 # ruff: noqa: PLC0415
 
-app = typer.Typer(help="Run a graph's YAML as processes on this machine.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run a graph's YAML as processes on this machine, or render it for a cluster.", no_args_is_help=True
+)
+app.command()(render)
 
 _FILE = typer.Argument(metavar="FILE", help="DynamoGraphDeployment YAML.")
 _RUN_DIR = typer.Option(metavar="DIR", help="Logs, scrape targets, state. [default: by the graph's name]")

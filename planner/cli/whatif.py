@@ -7,15 +7,15 @@ import math
 import os
 import shlex
 import sys
-import tempfile
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.outputs import check_outputs, unwritten, write_output
 from profiler import console
-from profiler.atomic import write_atomic
 from profiler.console import Output
 from profiler.errors import InputError
 
@@ -44,7 +44,17 @@ LONGEST_STARTUP_S = 86_400.0
 MOST_GPUS = 1_000_000
 
 _TRACE = "Azure CSV, Mooncake JSONL, CSV with arrival_s,isl,osl[,prefix_hit_tokens], or generate:NAME[,key=value…]."
-_POLICY = "planner, static:3p4d, static:2p2d..4p4d, hpa, dynamo-classic, clairvoyant; may be given more than once."
+_POLICY = (
+    "planner, static:3p4d, static:2p2d..4p4d, static:peak, hpa, kpa, keda, wva, wva-v2, apa, dynamo, dynamo-classic, "
+    "clairvoyant; may be given more than once."
+)
+
+_DISTURB = (
+    "Also replay every policy with this, beside the undisturbed run: optimistic-profile, pessimistic-profile, "
+    "drifting-lengths, missing-metrics, slow-workers, failing-starts, or all; may be given more than once."
+)
+
+_CHANGE = "Change a layout during the replay, as on a cluster: decode=tp2@600. With profiles of both layouts."
 
 
 def whatif(
@@ -76,16 +86,22 @@ def whatif(
     journal: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write the decision records of the first planner policy.")
     ] = None,
+    change_layout: Annotated[str | None, typer.Option(metavar="ROLE=LAYOUT@S", help=_CHANGE)] = None,
+    least_capacity: Annotated[
+        float, typer.Option(metavar="X", help="Share of the needed capacity that serves all through the change.")
+    ] = 1.0,
+    disturb: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_DISTURB)] = None,
 ) -> None:
     """Replay a trace under policies: attainment and GPU-hours of each.
 
-    Exit code 1 when no policy reaches the attainment.
+    Exit code 1 when no policy reaches the attainment, undisturbed.
     """
     from planner.config import load_tuning
     from planner.core.settings import PlannerSettings, Tuning
     from planner.core.types import Sla
     from planner.whatif import graph as graphs
     from planner.whatif.policies import Setting, expand, parse_layout
+    from planner.whatif.robustness import expand_disturbances, make_disturbance
     from planner.whatif.run import Job
     from planner.whatif.traces import open_trace, scaled, summarize
 
@@ -103,12 +119,21 @@ def whatif(
             raise InputError(f"is {number}", expected=f"at least {least}", field=name)
     if max_gpus > MOST_GPUS:
         raise InputError(f"is {max_gpus}", expected=f"at most {MOST_GPUS}", field="--max-gpus")
-    _check_outputs(
+    check_outputs(
         {"--report": report, "--requests-out": requests_out, "--journal": journal},
         {"--trace": Path(trace), "--config": config},
     )
     tuning = load_tuning(config) if config is not None else Tuning()
     profiles = graphs.load_profiles(profile)
+    change = None
+    if change_layout is not None:
+        if not 0 <= least_capacity <= 1:
+            raise InputError(f"is {least_capacity:g}", expected="a share from 0 to 1", field="--least-capacity")
+        if journal is not None:
+            raise InputError("goes with one layout: a record is of one model", field="--journal")
+        kept = start.endswith("a")
+        profiles, change = graphs.split_change(change_layout, profiles, max_gpus, aggregated=kept)
+        change = replace(change, least_capacity=least_capacity)
     graph = graphs.build_graph(profiles, aggregated=start.endswith("a"), max_gpus=max_gpus)
     begin = parse_layout(start, graph.pools, "--start")
     settings = PlannerSettings(
@@ -117,8 +142,22 @@ def whatif(
     specs = list(dict.fromkeys(one for spec in policy or DEFAULT_POLICIES for one in expand(spec, graph.pools)))
     if requests_out is not None and len(specs) != 1:
         raise InputError(f"goes with one policy, {len(specs)} given", field="--requests-out")
+    if change is not None and not all(spec.partition(":")[0] == "planner" for spec in specs):
+        raise InputError("needs our planner alone: no other policy changes layouts", expected="--policy planner",
+                         field="--change-layout")  # fmt: skip
     if journal is not None and not any(spec.startswith("planner") for spec in specs):
         raise InputError("needs our planner among the policies", expected="--policy planner", field="--journal")
+    disturbances = expand_disturbances(disturb or ())
+    if disturbances and change is not None:
+        raise InputError("goes without a layout change", expected="one of the two", field="--disturb")
+    for name, file in (("--report", report), ("--requests-out", requests_out), ("--journal", journal)):
+        if file is not None and len(disturbances) > 1:
+            right = "one disturbance, whose run it then tells of"
+            raise InputError(f"goes with one disturbance, {len(disturbances)} given", expected=right, field=name)
+    if journal is not None and any("profile" in spec for spec in disturbances):
+        raise InputError(
+            "names the profile, which is not what a planner with a wrong one decides by", field="--journal"
+        )
     source = open_trace(trace, prefix_cache_tokens=prefix_cache_tokens)
     requests = scaled(source, rate_scale=rate_scale, time_scale=time_scale, seed=seed)
     # Read once before anything runs: a bad line far into the file is found now.
@@ -135,16 +174,23 @@ def whatif(
         routing=routing.value,
         trace=requests,
         sources=tuple(profiles),
+        change=change,
     )
     gpus = sum(begin[pool.name] * pool.gpus_per_worker for pool in graph.pools.values())
     if gpus > max_gpus:
         raise InputError(f"{start} takes {gpus} GPUs", expected=f"at most {max_gpus} (--max-gpus)", field="--start")
+    for one in disturbances:
+        make_disturbance(one).check(setting, summary.span_s)
     ours = next((spec for spec in specs if spec.startswith("planner")), None)
-    results = _run(
-        [Job(setting, spec, journal is not None and spec == ours, requests_out) for spec in specs],
-        jobs or os.cpu_count() or 1,
-    )
-    _answer(setting, summary.requests, summary.span_s, results, ours, output, report, journal)
+    # With a disturbance, page and records tell of the disturbed run.
+    told = disturbances[0] if disturbances else None
+    work = []
+    for spec in specs:
+        for which in (None, *disturbances):
+            records = journal is not None and spec == ours and which == told
+            work.append(Job(setting, spec, records, requests_out if which == told else None, which))
+    results = _run(work, jobs or os.cpu_count() or 1)
+    _answer(setting, summary.requests, summary.span_s, results, ours, told, output, report, journal)
 
 
 def _run(jobs: list[Job], processes: int) -> list[Result]:
@@ -172,11 +218,11 @@ def _run(jobs: list[Job], processes: int) -> list[Result]:
         task = progress.add_task("compiling the simulator (once, about a minute)", total=len(jobs))
         warm_up(jobs[0].setting)
         progress.update(task, description="replaying")
-        by_spec = {}
+        found = {}
         for result in run_all(jobs, processes):
-            by_spec[result.spec] = result
+            found[result.spec, result.disturb] = result
             progress.update(task, advance=1, description=f"replayed {result.spec}")
-    return [by_spec[job.spec] for job in jobs]
+    return [found[job.spec, job.disturb] for job in jobs]
 
 
 def _answer(
@@ -185,6 +231,7 @@ def _answer(
     span_s: float,
     results: list[Result],
     ours: str | None,
+    told: str | None,
     output: Output,
     report: Path | None,
     journal: Path | None,
@@ -194,14 +241,15 @@ def _answer(
 
     from planner.explain import printable
     from planner.whatif.report import Report, write_report
-    from planner.whatif.table import as_json, outcome_table
+    from planner.whatif.robustness.table import disturbed_json, disturbed_table
+    from planner.whatif.table import as_json, change_words, outcome_table
 
     sla = setting.sla
-    outcomes = [result.outcome for result in results]
-    mine = next((result for result in results if result.spec == ours), None)
+    outcomes = [result.outcome for result in results if result.disturb == told]
+    mine = next((result for result in results if (result.spec, result.disturb) == (ours, told)), None)
     trace_name = printable(setting.trace.name)
     if journal is not None and mine is not None:
-        _write("--journal", journal, "".join(f"{line}\n" for line in mine.records))
+        write_output("--journal", journal, "".join(f"{line}\n" for line in mine.records))
     if report is not None:
         facts = [
             ("profiles", ", ".join(str(p.path) for p in setting.sources)),
@@ -210,6 +258,7 @@ def _answer(
             ("budget", f"{setting.settings.max_gpus} GPUs"),
             ("routing", setting.routing.replace("_", " ")),
             ("KV hand-off", setting.engines.transfer.source),
+            *([("disturbance", told)] if told is not None else []),
             ("command", printable(shlex.join(["planner", *sys.argv[1:]]))),
         ]
         notes = tuple(sorted({warning for p in setting.sources for warning in p.meta.warnings}))
@@ -219,21 +268,27 @@ def _answer(
         try:
             write_report(report, page)
         except OSError as error:
-            raise _unwritten("--report", report, error) from None
+            raise unwritten("--report", report, error) from None
     if output is Output.JSON:
-        typer.echo(json.dumps(as_json(requests, span_s, sla, outcomes), allow_nan=False))
+        found = (
+            as_json(requests, span_s, sla, outcomes) if told is None else disturbed_json(requests, span_s, sla, results)
+        )
+        typer.echo(json.dumps(found, allow_nan=False))
     else:
         console.stdout.print(f"{trace_name}: {requests:,} requests in {span_s:,.0f} s", markup=False, soft_wrap=True)
-        table = outcome_table(outcomes, sla)
+        table = outcome_table(outcomes, sla) if told is None else disturbed_table(results, sla)
         # Lines that do not fit the terminal wrap there; cut to its width, figures would be lost, and to a pipe, too.
         needed = Measurement.get(console.stdout, console.stdout.options.update(width=1000), table).minimum
         Console(highlight=False, width=max(needed, console.stdout.width)).print(table)
+        for outcome in outcomes:
+            if outcome.layout_change is not None:
+                console.stdout.print(f"{outcome.policy}: {change_words(outcome)}", markup=False, soft_wrap=True)
         if report is not None:
             console.stdout.print(f"report: {report.resolve().as_uri()}", markup=False, soft_wrap=True)
         if journal is not None:
             command = f"planner explain {shlex.quote(str(journal))}"
             console.stdout.print(f"decisions: {printable(command)}", markup=False, soft_wrap=True)
-    if not any(outcome.attainment >= sla.attainment for outcome in outcomes):
+    if not any(result.outcome.attainment >= sla.attainment for result in results if result.disturb is None):
         raise typer.Exit(1)
 
 
@@ -247,34 +302,3 @@ def _share(name: str, value: float) -> float:
     if not 0 < value <= 1:
         raise InputError(f"is {value:g}", expected="a share above 0 and up to 1, such as 0.95", field=name)
     return value
-
-
-def _check_outputs(outputs: dict[str, Path | None], inputs: dict[str, Path | None]) -> None:
-    """Found out before the work, not after it."""
-    taken = {path.resolve(): name for name, path in inputs.items() if path is not None}
-    for name, path in outputs.items():
-        if path is None:
-            continue
-        try:
-            if path.exists() and not path.is_file():
-                kind = "folder" if path.is_dir() else "device or pipe"
-                # It would be replaced, not written to.
-                raise InputError(f"is a {kind}", expected="a file", source=path, field=name)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-                pass
-        except OSError as error:
-            raise _unwritten(name, path, error) from None
-        other = taken.setdefault(path.resolve(), name)
-        if other != name:
-            raise InputError(f"is the file of {other}, too", expected="a file of its own", source=path, field=name)
-
-
-def _write(name: str, path: Path, text: str) -> None:
-    try:
-        write_atomic(path, text)
-    except OSError as error:
-        raise _unwritten(name, path, error) from None
-
-
-def _unwritten(name: str, path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot be written: {error.strerror or error}", source=path, field=name)

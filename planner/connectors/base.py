@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from planner.core.in_place import Rolling
+from planner.core.layout_change import LayoutProposal
 from planner.core.types import Plan, Pool, PoolState
 from profiler.errors import DependencyError
 
@@ -35,13 +37,42 @@ class Worker:
         name: unique within the graph.
         pool: name of its pool.
         status: where it is in its life.
-        address: host:port that serves its API and `/metrics`; equals the label `instance` of its series.
+        address: host:port that serves its API and `/metrics`; equals the label `instance` of its series. Empty before
+            the worker has one.
     """
 
     name: str
     pool: str
     status: WorkerStatus
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """What one worker does now, for choosing which one a scale-down ends.
+
+    Attributes:
+        requests: running and waiting.
+        kv_usage: share of its KV cache in use, 0 to 1: what would have to be computed again elsewhere.
+    """
+
+    requests: float
+    kv_usage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutStatus:
+    """Changes of a graph's layouts.
+
+    Attributes:
+        under_way: what changes now and how far it is, for people; empty where nothing does.
+        ended_s: unix time at which the last one ended; None where there was none.
+        last: how that one ended, for people.
+    """
+
+    under_way: str = ""
+    ended_s: float | None = None
+    last: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +83,26 @@ class Supply:
         pools: counts by pool name; the load fields of these states are Unknown here, observing fills them in.
         workers: every worker, for matching with its metrics.
         gateways: host:port of each gateway's `/metrics`.
-        startup_s: measured seconds from asking for a worker to its readiness, newest last; empty before the first.
+        startup_s: measured seconds from asking for a worker to its readiness, by pool, newest last.
         gpus_per_worker: GPUs that one worker holds, by pool, as the graph says; without what it does not say.
+        layouts: tensor- and data-parallel size of a pool's workers, by pool; without what the graph does not say.
+        rolling: how an operator replaces workers, by pool, of pools whose layout is changed where they stand; another
+            object stands beside the old one while that of the others changes.
+        notices: what people should know of the graph and what to do about it: another controller of the same
+            replicas, a worker that cannot be scheduled, a layout change that does not go on.
+        layout_change: of the graph's pools. While one changes, its workers of both layouts are counted as workers of
+            the old one, by what they stand for.
     """
 
     pools: Mapping[str, PoolState]
     workers: tuple[Worker, ...]
     gateways: tuple[str, ...] = ()
-    startup_s: tuple[float, ...] = ()
+    startup_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     gpus_per_worker: Mapping[str, int] = field(default_factory=dict)
+    layouts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    rolling: Mapping[str, Rolling] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    layout_change: LayoutStatus = LayoutStatus()
 
     def contradiction(self, pools: Mapping[str, Pool]) -> str | None:
         """How the graph's pools differ from those that are planned, in words; None if they do not.
@@ -101,12 +143,15 @@ class Connector(ABC):
         """The graph's supply now."""
 
     @abstractmethod
-    def apply(self, plan: Plan, holder: str) -> Mapping[str, str]:
+    def apply(self, plan: Plan, holder: str, loads: Mapping[str, WorkerLoad] | None = None) -> Mapping[str, str]:
         """Ask for these workers; idempotent, and never above the budget in between.
+
+        What the budget does not hold yet, because workers that drain still have their GPUs, is left to a later call.
 
         Args:
             plan: workers by pool; a pool that it does not name stays as it is.
             holder: identity of the planner that asks; it must hold the lease.
+            loads: of workers by name, for choosing those that a scale-down ends; one that is not named counts as busy.
 
         Returns:
             What was done, by pool, in a few words.
@@ -115,6 +160,22 @@ class Connector(ABC):
             NotHolderError: another planner holds the lease.
             ConnectorError: the target could not be changed, or not whole; the next tick tries again.
         """
+
+    def change_layout(self, proposal: LayoutProposal, holder: str) -> str:  # noqa: ARG002 - not every target can
+        """Begin to change the layout of one pool; every `apply` carries it on, until `read` shows that it has ended.
+
+        Args:
+            proposal: what to change to.
+            holder: identity of the planner that asks; it must hold the lease.
+
+        Returns:
+            What is begun, for people.
+
+        Raises:
+            NotHolderError: another planner holds the lease.
+            ConnectorError: this target's layouts cannot be changed, or not now.
+        """
+        raise ConnectorError("layouts of this graph cannot be changed by the planner")
 
     @abstractmethod
     def lease(self, holder: str, duration_s: float) -> LeaseState:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply, Worker, WorkerStatus
+from planner.connectors.base import (
+    Connector,
+    ConnectorError,
+    LeaseState,
+    NotHolderError,
+    Supply,
+    Worker,
+    WorkerLoad,
+    WorkerStatus,
+)
 from planner.core.types import Plan, PoolState
 from profiler.errors import PlimsollError
 from worker_graph.local.client import Client, RefusedError
@@ -43,7 +52,7 @@ class LocalConnector(Connector):
                 Worker(one["name"], one["pool"], _STATUS.get(one["state"], WorkerStatus.STARTING), one["address"])
                 for one in status["workers"]
             )
-            startup_s = tuple(float(s) for pool in status["pools"].values() for s in pool["startup_s"])
+            startup_s = {name: tuple(float(s) for s in pool["startup_s"]) for name, pool in status["pools"].items()}
             gpus = {name: int(pool["gpus_per_worker"]) for name, pool in status["pools"].items()}
             return Supply(pools, workers, (status["gateway"]["metrics"],), startup_s, gpus)
         except PlimsollError as error:
@@ -51,7 +60,12 @@ class LocalConnector(Connector):
         except (KeyError, TypeError, ValueError) as error:
             raise ConnectorError(f"{self._client.url}/status is not a graph's: {error!r}") from None
 
-    def apply(self, plan: Plan, holder: str) -> Mapping[str, str]:
+    def apply(
+        self,
+        plan: Plan,
+        holder: str,
+        loads: Mapping[str, WorkerLoad] | None = None,  # noqa: ARG002 - the supervisor knows its workers' loads itself
+    ) -> Mapping[str, str]:
         """All pools in one call, all or none."""
         try:
             return self._client.scale(plan, holder, self._max_gpus)

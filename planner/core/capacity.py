@@ -60,6 +60,9 @@ class CapacityModel(Protocol):
     def evaluator(self, demand: Demand, sla: Sla) -> Evaluator:
         """An evaluator for one demand and one SLA."""
 
+    def slowed(self, factors: Mapping[Role, float]) -> CapacityModel:
+        """The model of engines whose iterations take so many times as long, by role; 1 where none is given."""
+
 
 class UncertainRate:
     """An evaluator for a rate that is only known as a distribution: attainment expected over equally likely rates.

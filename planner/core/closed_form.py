@@ -5,7 +5,8 @@ worker busy waits for the rest of a running batch and then shares the next one; 
 alone.
 An engine that schedules ahead lets a request wait for one more whole batch, and the front end adds its time to each.
 Decode is processor sharing: by Little's law the running batch n solves n = rate * OSL * ITL(n) per worker, and its
-fluctuation around n decides which requests stay within the ITL limit. Every term moves one way with load, with workers
+fluctuation around n decides which requests stay within the ITL limit. A decode worker that begins a hand-off posts its
+copies between two iterations, which takes a share of its time. Every term moves one way with load, with workers
 and with the SLA, so that the sums do too.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,11 @@ class ClosedForm:
     def evaluator(self, demand: Demand, sla: Sla) -> ClosedFormEvaluator:
         """An evaluator for one demand and one SLA."""
         return ClosedFormEvaluator(self, demand, sla, LengthFacts(self, demand.lengths))
+
+    def slowed(self, factors: Mapping[Role, float]) -> ClosedForm:
+        """The model of engines whose iterations take so many times as long, by role."""
+        slower = {role: engine.slowed(factors.get(role, 1.0)) for role, engine in self.engines.items()}
+        return replace(self, engines=slower)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +140,11 @@ class LengthFacts:
         return self.model.transfer.at(self.lengths.isl)
 
     @cached_property
+    def post_ms(self) -> Array:
+        """By how much a hand-off makes an iteration of its decode worker longer, ms."""
+        return self.model.transfer.post_at(self.lengths.isl)
+
+    @cached_property
     def alone(self) -> tuple[Array, Array]:
         """TTFT and ITL on idle workers, ms; a single output token has no ITL, which is 0 here."""
         step = self.step_engine.iteration_ms(1.0, self.lengths.isl + 0.5 * self.lengths.osl)
@@ -177,6 +188,22 @@ class LengthFacts:
         return max(0.0, fixed), each
 
     @cached_property
+    def added(self) -> tuple[float, float]:
+        """Mean and variance of what a prompt adds to its batch, ms and ms^2."""
+        marginal = self.batching[1]
+        return float(marginal.mean()), float(marginal.var())
+
+    @cached_property
+    def mean_post_ms(self) -> float:
+        """Mean of `post_ms`."""
+        return float(self.post_ms.mean())
+
+    @cached_property
+    def mean_osl(self) -> float:
+        """Mean output, tokens."""
+        return float(self.lengths.osl.mean())
+
+    @cached_property
     def running(self) -> tuple[Array, Array]:
         """Running batches from 1 to the most that fit, and the iteration time of each at the mean context, ms."""
         engine, context = self.step_engine, self.context[0]
@@ -187,7 +214,7 @@ class LengthFacts:
     @cached_property
     def averaging(self) -> Array:
         """Share of the batch's variance that is left in a request's mean, by how long it runs."""
-        return average_of_process(self.lengths.osl / float(self.lengths.osl.mean()))
+        return average_of_process(self.lengths.osl / self.mean_osl)
 
 
 @dataclass(eq=False)
@@ -252,9 +279,9 @@ class ClosedFormEvaluator:
         self, ttft: Array, itl: Array, utilisation: Mapping[Role, float], itl_ms: float, ttft_ms: float
     ) -> Prediction:
         return Prediction(
-            attainment=float(np.mean(ttft * itl)),
-            ttft_attainment=float(np.mean(ttft)),
-            itl_attainment=float(np.mean(itl)),
+            attainment=_mean(ttft * itl),
+            ttft_attainment=_mean(ttft),
+            itl_attainment=_mean(itl),
             utilisation=dict(utilisation),
             itl_ms=itl_ms,
             ttft_ms=ttft_ms,
@@ -282,9 +309,8 @@ class ClosedFormEvaluator:
 
         `alone` is the time of a batch of one prompt, ms, by length sample.
         """
-        fixed, marginal = self.facts.batching
-        fixed += carried_ms
-        mean_marginal = float(marginal.mean())
+        fixed = self.facts.batching[0] + carried_ms
+        mean_marginal, marginal_variance = self.facts.added
         if workers < 1:
             return _Prefill(alone, np.inf, 1.0, 1.0, np.inf)
         rate = self.demand.rate_rps / 1000.0 / workers
@@ -296,36 +322,37 @@ class ClosedFormEvaluator:
         all_busy = erlang_c(workers, workers * busy)
         # Arrivals during a cycle: their count is evened out between workers, their lengths are not; what earlier
         # cycles left behind is shared by all.
-        square = mean_marginal**2 * self._dispersion / workers + float(marginal.var())
+        square = mean_marginal**2 * self._dispersion / workers + marginal_variance
         variance = batch * square * (1.0 + load**2 / (1.0 - load**2) / workers)
         seen = cycle + variance / cycle  # an arrival sees long cycles more often
         # Half of the others in my batch came before me, to a worker that the gateway picked for its short queue.
         wait = WAIT_SCALE * seen * (0.5 + load * (0.5 + 0.5 / workers))
-        shape = WAIT_SHAPE / (self._dispersion + float(marginal.var()) / max(mean_marginal, 1e-9) ** 2)
+        shape = WAIT_SHAPE / (self._dispersion + marginal_variance / max(mean_marginal, 1e-9) ** 2)
         return _Prefill(alone, wait, shape, all_busy, busy)
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
     def _of_decode(self, workers: int) -> _Decode:
         if workers not in self._decode:
-            self._decode[workers] = self._sharing(workers, 0.0)
+            rate = self.demand.rate_rps / 1000.0 / max(workers, 1)
+            self._decode[workers] = self._sharing(workers, rate * self.facts.mean_post_ms)
         return self._decode[workers]
 
-    def _sharing(self, workers: int, prompt_share: float) -> _Decode:
-        """Processor sharing on `workers`, of whose time `prompt_share` goes to prompts."""
+    def _sharing(self, workers: int, other_share: float) -> _Decode:
+        """Processor sharing on `workers`, of whose time `other_share` goes to prompts, or to posting hand-offs."""
         lengths = self.demand.lengths
         nothing = np.zeros(len(lengths.osl))
         if workers < 1:
             return _Decode(np.inf, np.inf, np.inf, nothing)
         context, context_variance = self.facts.context
-        tokens_per_ms = self.demand.rate_rps / 1000.0 / workers * float(lengths.osl.mean())
+        tokens_per_ms = self.demand.rate_rps / 1000.0 / workers * self.facts.mean_osl
         batches, itl = self.facts.running
         steps_share = tokens_per_ms * float(itl[-1]) / float(batches[-1])
         # By how much an overload exceeds the worker must be finite: it says which plan is the least bad.
-        overloaded = _Decode(np.inf, np.inf, max(1.0, prompt_share + steps_share), nothing)
-        if prompt_share >= 1.0:
+        overloaded = _Decode(np.inf, np.inf, max(1.0, other_share + steps_share), nothing)
+        if other_share >= 1.0:
             return overloaded
-        stretch = 1.0 / (1.0 - prompt_share)
+        stretch = 1.0 / (1.0 - other_share)
         need = batches - tokens_per_ms * itl * stretch  # rises through 0 at the mean batch
         utilisation = steps_share * stretch
         if need[-1] <= 0.0:
@@ -357,7 +384,7 @@ class ClosedFormEvaluator:
         decode = self._sharing(workers, rate * prompt)
         if per_request == 0.0:
             return decode
-        tokens_per_ms = rate * float(self.demand.lengths.osl.mean())
+        tokens_per_ms = rate * self.facts.mean_osl
         for _ in range(MIXED_STEPS):
             with_prompt = -float(np.expm1(-rate * decode.itl_ms))
             decode = self._sharing(workers, rate * prompt + tokens_per_ms * per_request * with_prompt)
@@ -366,10 +393,10 @@ class ClosedFormEvaluator:
     def _predict_aggregated(self, workers: int) -> Prediction:
         """Prompts interrupt decodes: they take a share of the time, and each one a decode meets delays its tokens."""
         engine = self.model.engines[Role.AGGREGATED]
-        fixed, marginal = self.facts.batching
-        extra = max(0.0, fixed - engine.shared_ms)
+        extra = max(0.0, self.facts.batching[0] - engine.shared_ms)
+        mean_marginal, marginal_variance = self.facts.added
         rate = self.demand.rate_rps / 1000.0 / max(workers, 1)
-        prompt = extra + float(marginal.mean())
+        prompt = extra + mean_marginal
         decode = self._beside(workers, rate, prompt)
         if not np.isfinite(decode.itl_ms):
             zero = np.zeros(len(self.demand.lengths.osl))
@@ -388,7 +415,7 @@ class ClosedFormEvaluator:
         ttft = _within(prefill, self.sla.ttft_ms - after)
         osl = self.demand.lengths.osl
         met = rate * osl * decode.itl_ms  # prompts that a request meets while it decodes
-        delay = np.sqrt(met * (prompt**2 + float(marginal.var()))) / np.maximum(osl - 1.0, 1.0)
+        delay = np.sqrt(met * (prompt**2 + marginal_variance)) / np.maximum(osl - 1.0, 1.0)
         itl = decode.within * np.where(osl > 1, _chance(self.sla.itl_ms - decode.itl_ms, delay + 1e-9), 1.0)
         use = {Role.AGGREGATED: max(decode.utilisation, rate * prompt)}
         possible_ttft, possible_itl = self._possible
@@ -423,11 +450,24 @@ def _within(prefill: _Prefill, slack_ms: Array) -> Array:
     """Chance that each sample's prompt is done within its slack."""
     spare = slack_ms - prefill.alone_ms
     scaled = np.maximum(spare, 0.0) * (prefill.wait_shape / prefill.wait_ms)
-    # A table of the gamma distribution: the function itself is the dearest part of a decision.
-    nodes = _GAMMA_NODES * max(1.0, prefill.wait_shape)
-    waited = np.interp(scaled, nodes, gammainc(prefill.wait_shape, nodes))
+    waited = np.interp(scaled, *_gamma(prefill.wait_shape))
     return np.where(spare >= 0.0, 1.0 - prefill.all_busy * (1.0 - waited), 0.0)
 
 
+@lru_cache(maxsize=16)
+def _gamma(shape: float) -> tuple[Array, Array]:
+    """A table of the gamma distribution of scale 1, places and shares: the function itself is dear.
+
+    One decision asks for a few shapes, many times each.
+    """
+    nodes = _GAMMA_NODES * max(1.0, shape)
+    return nodes, np.asarray(gammainc(shape, nodes))
+
+
+def _mean(values: Array) -> float:
+    """`numpy.mean`, bit for bit, without the checks that take longer than the sum."""
+    return float(np.add.reduce(values) / len(values))
+
+
 def _mean_ttft(prefill: _Prefill, after_ms: Array) -> float:
-    return float(np.mean(prefill.alone_ms + after_ms)) + prefill.all_busy * prefill.wait_ms
+    return _mean(prefill.alone_ms + after_ms) + prefill.all_busy * prefill.wait_ms

@@ -16,10 +16,12 @@ from planner.core.capacity import CapacityModel, UncertainRate
 from planner.core.demand import Demand, Lengths, merge_samples
 from planner.core.error_budget import account, next_target
 from planner.core.forecast import Forecast, predict, update
+from planner.core.residual import corrected
 from planner.core.settings import PlannerSettings
 from planner.core.sizing import Sizing, size
 from planner.core.stabilise import Memory, remember, stabilise
 from planner.core.state import Decision, DemandUsed, PlannerState
+from planner.core.surge import surge_rps
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class Planner:
             return self._last_good(state, unknown, now_s), state
         supply = {name: pools.value[name] for name in settings.pools_by_name}
         current = {name: pool.desired for name, pool in supply.items()}
+        state = self._corrected(state, observation, supply, rate)
         if isinstance(arrivals, Unknown):
             return self._without_demand(state, supply, current, f"arrivals unknown: {arrivals.reason}", now_s)
         if state.lengths is None:
@@ -111,6 +114,37 @@ class Planner:
             state = replace(state, lengths=merged, lengths_at_s=now_s)
         return state
 
+    def _corrected(
+        self, state: PlannerState, observation: Observation, supply: Mapping[str, PoolState], rate: float | None
+    ) -> PlannerState:
+        """What the latencies of an interval say about the profile, if the same workers served all through it."""
+        settings = self.settings
+        before, ready = state.ready, {name: pool.ready for name, pool in supply.items()}
+        state = replace(state, ready=ready)
+        steady = ready == before and min(ready.values()) > 0 and all(pool.terminating == 0 for pool in supply.values())
+        if not steady or state.lengths is None or rate is None:
+            return state
+        if rate * observation.interval_s < settings.residual.min_requests:
+            return state
+        seen_ms = {}
+        for role in self.capacity.roles:
+            reading = observation.mean_ttft_ms if role is Role.PREFILL else observation.mean_itl_ms
+            latency = usable(reading, settings.stale_after_s)
+            if isinstance(latency, Known):
+                seen_ms[role] = latency.value
+        if not seen_ms:
+            return state
+        demand = Demand(rate, state.dispersion or 1.0, Lengths.of(state.lengths))
+        workers = {role: ready[self._pool_of(role).name] for role in self.capacity.roles}
+        predicted = self._model(state).evaluator(demand, settings.sla).predict(workers)
+        found = corrected(settings.residual, state.residuals, predicted, seen_ms, observation.interval_s)
+        return replace(state, residuals=found)
+
+    def _model(self, state: PlannerState) -> CapacityModel:
+        """The capacity model with what live latencies have taught; by the percent, so that it changes seldom."""
+        factors = {role: round(factor, 2) for role, factor in state.residuals.items()}
+        return self.capacity.slowed(factors) if any(factor != 1.0 for factor in factors.values()) else self.capacity
+
     def _steps(self) -> int:
         """Bins that the forecast must cover: lead time and the intervals that follow it."""
         settings = self.settings
@@ -141,7 +175,7 @@ class Planner:
         target = self._target(state)
         by_role = {role: self._pool_of(role) for role in self.capacity.roles}
         sizing = size(
-            UncertainRate(self.capacity.evaluator(demand, settings.sla), rates),
+            UncertainRate(self._model(state).evaluator(demand, settings.sla), rates),
             by_role,
             settings.sla,
             settings.max_gpus,
@@ -151,6 +185,14 @@ class Planner:
         )
         wanted = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
         reasons, clamps = self._sizing_reasons(sizing), list[str]()
+        for role, pool in by_role.items():
+            # Only of this graph's roles: a checkpoint may be of a time when it had others.
+            factor = state.residuals.get(role)
+            if factor is not None and factor >= settings.residual.stale_from:
+                reasons.append(f"{pool.name}:profile_stale")
+                clamps.append(f"{pool.name}: {factor:.2f} times as slow as its profile")
+        if used.surge_rps > 0:
+            reasons.append("surge")
 
         stale = now_s - (state.lengths_at_s or 0.0) > settings.lengths_stale_after_s
         plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
@@ -196,7 +238,7 @@ class Planner:
     def _demand(
         self, state: PlannerState, supply: Mapping[str, PoolState], forecast: Forecast
     ) -> tuple[Demand, list[float], DemandUsed]:
-        """The load to size for: the worst step of each of the forecast's quantiles, and what waits already."""
+        """The load to size for: the worst step of each of the forecast's quantiles, a surge, and what waits already."""
         settings = self.settings
         if state.lengths is None:
             raise AssertionError("the caller has checked that lengths are known")
@@ -209,9 +251,12 @@ class Planner:
         # What waits is worked off by the workers asked for now, over the time that they take to come and one tick.
         backlog_rps = backlog / (settings.lead_time_s + settings.interval_s)
         peaks = {level: max(rates) for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)}
-        rates = [peaks[level] + backlog_rps for level in self._levels()]
-        rate = sum(rates) / len(rates)
         dispersion = state.dispersion or 1.0
+        # From the middle of the newest interval to when a worker serves that is asked for now.
+        ahead_s = settings.interval_s / 2.0 + settings.lead_time_s
+        surge = surge_rps(settings.surge, state.forecast.rates_rps, settings.interval_s, dispersion, ahead_s)
+        rates = [max(peaks[level], surge) + backlog_rps for level in self._levels()]
+        rate = sum(rates) / len(rates)
         used = DemandUsed(
             rate_rps=rate,
             median_rps=peaks[0.5],
@@ -221,6 +266,7 @@ class Planner:
             mean_osl=float(lengths.osl.mean()),
             mean_hit=float(lengths.hit.mean()),
             sample=len(lengths.isl),
+            surge_rps=surge,
         )
         return Demand(rate, dispersion, lengths), rates, used
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from planner.core.capacity import CapacityModel
 from planner.core.decide import Planner
 from planner.core.forecast import Forecast
+from planner.core.layout_change import LayoutReview
 from planner.core.settings import PlannerSettings
 from planner.core.state import Decision, PlannerState
 from planner.core.types import Observation
@@ -46,6 +47,7 @@ class DecisionRecord:
         decision: of the tick.
         outcome: what the connector did, by pool; empty in a replay's record.
         settings_hash: short hash of the settings, to find changes in a journal.
+        layouts: comparison of layouts, at ticks that made one.
     """
 
     time: str
@@ -58,6 +60,7 @@ class DecisionRecord:
     decision: Decision
     outcome: Mapping[str, str] = field(default_factory=dict)
     settings_hash: str = ""
+    layouts: LayoutReview | None = None
     version: Literal[1] = 1
 
 

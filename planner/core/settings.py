@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from planner.core.error_budget import ErrorBudgetSettings
 from planner.core.forecast import ForecastSettings
+from planner.core.residual import ResidualSettings
 from planner.core.stabilise import Behaviour
+from planner.core.surge import SurgeSettings
 from planner.core.types import Pool, Sla
 
 
@@ -45,6 +47,12 @@ class Tuning(BaseModel):
 
     forecast: ForecastSettings = ForecastSettings()
     """History, candidates and weights of the forecast."""
+
+    surge: SurgeSettings = SurgeSettings()
+    """When a rise is taken at its word before the forecasters have learnt it, and how far."""
+
+    residual: ResidualSettings = ResidualSettings()
+    """How live latencies correct the profile."""
 
     sample_size: int = Field(default=1024, ge=16)
     """Completed requests kept as the sample of the joint length distribution; 1024 puts its mean within 3 %."""

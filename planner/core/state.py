@@ -9,12 +9,16 @@ from planner.core.error_budget import ErrorBudget
 from planner.core.forecast import Forecast, ForecastState
 from planner.core.sizing import Candidate
 from planner.core.stabilise import Memory
-from planner.core.types import LengthSample, Level, Plan, Sla, Unknown
+from planner.core.types import LengthSample, Level, Plan, Role, Sla, Unknown
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerState:
-    """Everything that the next decision depends on beside its observation; survives JSON unchanged."""
+    """Everything that the next decision depends on beside its observation; survives JSON unchanged.
+
+    `residuals` are the factors on the profile's times that live latencies have taught, `ready` the workers that served
+    at the last tick.
+    """
 
     forecast: ForecastState = field(default_factory=ForecastState.empty)
     lengths: LengthSample | None = None
@@ -23,11 +27,13 @@ class PlannerState:
     error_budget: ErrorBudget = field(default_factory=ErrorBudget)
     memory: Mapping[str, Memory] = field(default_factory=dict)
     last_good: Plan | None = None
+    residuals: Mapping[Role, float] = field(default_factory=dict)
+    ready: Plan = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DemandUsed:
-    """The demand that a plan was sized for."""
+    """The demand that a plan was sized for; `surge_rps` is the rate that a surge leads to, 0 without one."""
 
     rate_rps: float
     median_rps: float
@@ -37,6 +43,7 @@ class DemandUsed:
     mean_osl: float
     mean_hit: float
     sample: int
+    surge_rps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,12 +62,17 @@ class PoolState:
 
     `desired` is what the target object asks for; `ready` serve; `starting` will (asked for, not yet serving);
     `terminating` drain and still hold their GPUs. `waiting_requests` is the pool's queue, its engines' together.
+    Of the starting ones, `unschedulable` found no node and `failing` crash, hang or cannot load their image; `trouble`
+    says what the cluster says of these.
     """
 
     desired: int
     ready: int
     starting: int = 0
     terminating: int = 0
+    unschedulable: int = 0
+    failing: int = 0
+    trouble: str = ""
     waiting_requests: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
     running_requests: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))
     kv_usage: Known[float] | Unknown = field(default_factory=lambda: Unknown("not measured"))

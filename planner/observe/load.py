@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planner.connectors.base import Supply, Worker, WorkerStatus
+from planner.connectors.base import Supply, Worker, WorkerLoad, WorkerStatus
 from planner.core.types import Known, PoolState, Unknown
 from planner.observe.dialects.base import EngineDialect
 from planner.observe.series import Instance
@@ -69,6 +69,26 @@ def measure(
         unknown = Unknown(reason)
         pools[name] = replace(pool, waiting_requests=unknown, running_requests=unknown, kv_usage=unknown)
     return Loads(pools, tuple(gaps))
+
+
+def by_worker(
+    supply: Supply,
+    engine: EngineDialect,
+    instances: Mapping[str, Instance],
+    ages_s: Mapping[str, float],
+    stale_s: float,
+) -> dict[str, WorkerLoad]:
+    """What each worker does, by name; one that cannot be seen, or not whole, is left out. Arguments as `measure`."""
+    loads = {}
+    for worker in supply.workers:
+        if _why_unseen(worker, instances, ages_s, stale_s):
+            continue
+        one = instances[worker.address]
+        waiting, running = one.newest(engine.waiting), one.newest(engine.running)
+        usage = one.mean(engine.kv_usage)
+        if waiting is not None and running is not None and usage is not None:
+            loads[worker.name] = WorkerLoad(waiting + running, usage)
+    return loads
 
 
 def _why_unseen(worker: Worker, instances: Mapping[str, Instance], ages_s: Mapping[str, float], stale_s: float) -> str:

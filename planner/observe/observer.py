@@ -15,14 +15,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from planner.connectors.base import Supply
+from planner.connectors.base import Supply, WorkerLoad
 from planner.core.types import Known, LengthSample, Observation, Pool, PoolState, Role, Sla, Unknown
 from planner.observe.base import Series, Source, SourceError
 from planner.observe.dialects.base import EngineDialect, GatewayDialect, Selector
 from planner.observe.dispersion import Dispersion, Increment
 from planner.observe.latency import Seen, answered, attainment, in_ms, pooled, pooled_latency, ttft
 from planner.observe.lengths import sample_lengths
-from planner.observe.load import Loads, measure, unmeasured
+from planner.observe.load import Loads, by_worker, measure, unmeasured
 from planner.observe.series import UP, Instance, by_instance
 from planner.observe.windows import Windows
 
@@ -100,6 +100,8 @@ class Observer:
         self._dispersion = Dispersion()
         self._supply: Supply | None = None
         self._carried = 0.0
+        #: What each worker did at the last observation, by name; without those that could not be seen.
+        self.worker_loads: Mapping[str, WorkerLoad] = {}
 
     def observe(
         self, supply: Supply | None, interval_s: float, now_s: float, supply_reason: str = NO_SUPPLY
@@ -118,6 +120,7 @@ class Observer:
             self._members.update(supply, wall_s)
         if self._supply is None:
             return _nothing(interval_s, supply_reason, Unknown(supply_reason))
+        self.worker_loads = {}
         # While the connector fails, the graph is what it was.
         gone = self._members.expire(wall_s - span_s) if supply is not None else []
         self._windows.forget(gone)
@@ -162,7 +165,8 @@ class Observer:
         token_itls = pooled_latency(self._engine.token_itl, last, where)
         loads: Loads | None = None
         if supply is not None:
-            loads = measure(supply, self._engine, reading.instances, reading.ages_s, self._stale_after_s)
+            seen = (supply, self._engine, reading.instances, reading.ages_s, self._stale_after_s)
+            loads, self.worker_loads = measure(*seen), by_worker(*seen)
         return Observation(
             interval_s=interval_s,
             arrivals=arrivals,

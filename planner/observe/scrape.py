@@ -147,7 +147,7 @@ class ScrapeSource(Source):
                 with self._lock:
                     wanted = {address for address, target in self._targets.items() if target.gone_s is None}
                 for address in wanted - set(tasks):
-                    tasks[address] = asyncio.create_task(self._follow(session, address))
+                    tasks[address] = asyncio.create_task(self._follow(session, address, tasks))
                 for address in set(tasks) - wanted:
                     tasks.pop(address).cancel()
                 if not self._ready.is_set():
@@ -156,9 +156,11 @@ class ScrapeSource(Source):
                     self._ready.set()
                 await self._changed.wait()
                 self._changed.clear()
-            for task in tasks.values():
+            left = list(tasks.values())
+            tasks.clear()
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def _first_round(self, wanted: set[str]) -> None:
         """Until every target was tried once."""
@@ -168,10 +170,14 @@ class ScrapeSource(Source):
                     return
             await asyncio.sleep(0.01)
 
-    async def _follow(self, session: aiohttp.ClientSession, address: str) -> None:
-        """Scrape one target, period by period."""
+    async def _follow(
+        self, session: aiohttp.ClientSession, address: str, tasks: Mapping[str, asyncio.Task[None]]
+    ) -> None:
+        """Scrape one target, period by period, while this task is its own among `tasks`."""
         due = time.monotonic()
-        while True:
+        # A cancellation that comes with the client's own timeout may be taken for that and be lost: to be cancelled is
+        # not enough to end.
+        while tasks.get(address) is asyncio.current_task():
             at_s, samples, error = await self._scrape(session, address)
             with self._lock:
                 target = self._targets.get(address)

@@ -1,14 +1,15 @@
-"""What the planner has learned, on disk: replaced whole at each tick, read once at the start."""
+"""What the planner has learned, kept beside it: replaced whole at each tick, read once at the start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
+from planner.connectors.base import ConnectorError
 from planner.core.state import PlannerState
 from planner.service.logs import log
 from profiler.atomic import write_atomic
@@ -39,51 +40,100 @@ def _adapter() -> TypeAdapter[Checkpoint]:
     return TypeAdapter(Checkpoint)
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the file; after a crash at any moment the old one or the new one is there, whole.
+class Keeper(Protocol):
+    """Where a checkpoint is kept.
+
+    Attributes:
+        where: for people.
+        shared: whether other planners of the graph write it too; then only the one that acts does.
+    """
+
+    where: str
+    shared: bool
+
+    def read(self) -> bytes | None:
+        """The content; None where there is none. Raises OSError or ConnectorError where it cannot be read."""
+
+    def write(self, content: bytes) -> None:
+        """Replace it whole. Raises OSError or ConnectorError where it cannot be written; the old one stays."""
+
+    def aside(self, suffix: str) -> str:
+        """Keep the content elsewhere; the name of that place. Raises OSError or ConnectorError."""
+
+
+class FileKeeper:
+    """A file.
+
+    Args:
+        path: of the file; its folder is made when it is first written.
+    """
+
+    shared = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.where = str(path)
+
+    def read(self) -> bytes | None:
+        """The file's content; None without a file."""
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes) -> None:
+        """Replace the file; after a crash at any moment the old one or the new one is there, whole."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._path, content, durable=True)
+
+    def aside(self, suffix: str) -> str:
+        """Rename the file."""
+        kept = self._path.with_name(f"{self._path.name}.{suffix}")
+        self._path.replace(kept)
+        return kept.name
+
+
+def save(keeper: Keeper, checkpoint: Checkpoint) -> None:
+    """Replace what is kept.
 
     Raises:
-        OSError: it cannot be written; the old one stays.
+        OSError, ConnectorError: it cannot be written; the old one stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _adapter().dump_json(checkpoint), durable=True)
+    keeper.write(_adapter().dump_json(checkpoint))
 
 
-def load(path: Path, graph: str, speed_up: float) -> Checkpoint | None:
+def load(keeper: Keeper, graph: str, speed_up: float) -> Checkpoint | None:
     """The checkpoint of this graph; None where there is none that can be used, which the log then explains.
 
     One that cannot be used is moved aside, not overwritten by the next tick.
 
     Args:
-        path: the file.
+        keeper: where it is.
         graph: that is planned now.
         speed_up: of the clock now; times of another one mean nothing.
+
+    Raises:
+        OSError, ConnectorError: it cannot be read, which may go away by itself.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        log.info("none at %s: the planner starts without memory", path, extra=_STAGE)
-        return None
-    except OSError as error:
-        log.error("%s cannot be read: %s", path, error.strerror or error, extra=_STAGE)
+    content = keeper.read()
+    if content is None:
+        log.info("none at %s: the planner starts without memory", keeper.where, extra=_STAGE)
         return None
     try:
         found = _adapter().validate_json(content)
     except (ValidationError, RecursionError) as error:
         first = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        _aside(path, "damaged", f"is damaged ({first})")
+        _aside(keeper, "damaged", f"is damaged ({first})")
         return None
     if found.graph != graph or found.speed_up != speed_up:
-        _aside(path, "other", f"is of graph {found.graph} at speed_up {found.speed_up:g}")
+        _aside(keeper, "other", f"is of graph {found.graph} at speed_up {found.speed_up:g}")
         return None
     return found
 
 
-def _aside(path: Path, suffix: str, problem: str) -> None:
-    kept = path.with_name(f"{path.name}.{suffix}")
+def _aside(keeper: Keeper, suffix: str, problem: str) -> None:
     try:
-        path.replace(kept)
-        where = f"kept as {kept.name}"
-    except OSError as error:
-        where = f"and cannot be moved aside: {error.strerror or error}"
-    log.error("%s %s; %s; the planner starts without memory", path, problem, where, extra=_STAGE)
+        where = f"kept as {keeper.aside(suffix)}"
+    except (OSError, ConnectorError) as error:
+        where = f"and cannot be moved aside: {error}"
+    log.error("%s %s; %s; the planner starts without memory", keeper.where, problem, where, extra=_STAGE)

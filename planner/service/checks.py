@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from planner.connectors.kubernetes.settings import KubernetesSettings
 from planner.core.types import Role
 from planner.service.config import ServiceConfig
 from profiler.yamlfile import read_yaml
@@ -42,11 +44,23 @@ def check_consistent(config: ServiceConfig, path: Path) -> None:
         wrong("is 'local' without its section", "connector.local with a control_url", "connector", "kind")
     if connector.kind == "local" and connector.dry_run is not None:
         wrong("is given beside kind 'local'", "kind 'dry_run', or no such section", "connector", "dry_run")
+    if connector.kind == "local" and connector.kubernetes is not None:
+        wrong("is given beside kind 'local'", "kind 'kubernetes', or no such section", "connector", "kubernetes")
+    if config.layouts.enabled and connector.kind == "local":
+        wrong("is true with connector kind 'local'", "kind 'kubernetes', or 'dry_run' to look on", "layouts", "enabled")
+    if connector.kind == "kubernetes":
+        for other in ("local", "dry_run"):
+            if getattr(connector, other) is not None:
+                wrong("is given beside kind 'kubernetes'", "no such section", "connector", other)
+    if connector.kubernetes is not None:
+        _check_kubernetes(config, connector.kubernetes, wrong)
     if connector.kind == "dry_run":
-        if connector.local is None and connector.dry_run is None:
-            wrong("is 'dry_run' without a supply", "connector.local or connector.dry_run", "connector", "kind")
-        if connector.local is not None and connector.dry_run is not None:
-            wrong("is given beside connector.local", "one supply of the two", "connector", "dry_run")
+        supplies = [one for one in ("local", "kubernetes", "dry_run") if getattr(connector, one) is not None]
+        if not supplies:
+            right = "connector.local, connector.kubernetes or connector.dry_run"
+            wrong("is 'dry_run' without a supply", right, "connector", "kind")
+        if len(supplies) > 1:
+            wrong(f"is given beside connector.{supplies[0]}", "one supply", "connector", supplies[-1])
         if connector.dry_run is not None and set(connector.dry_run.workers) != set(config.pools):
             right = f"a count for {', '.join(config.pools)}"
             wrong(
@@ -71,6 +85,8 @@ def check_consistent(config: ServiceConfig, path: Path) -> None:
     service = config.service
     if service.journal.resolve() == service.checkpoint.resolve():
         wrong("is the journal's file", "a file of its own", "service", "checkpoint")
+    if service.checkpoint_config_map is not None and connector.kind != "kubernetes":
+        wrong("is given without a cluster", "connector.kind 'kubernetes', or none", "service", "checkpoint_config_map")
     if service.lease_s < 2 * config.wall_interval_s:
         right = f"at least two intervals, {2 * config.wall_interval_s:g} s of wall time"
         wrong(f"is {service.lease_s:g}", right, "service", "lease_s")
@@ -80,3 +96,12 @@ def check_consistent(config: ServiceConfig, path: Path) -> None:
     ahead = config.lead_time_s / config.tuning.interval_s + config.tuning.horizon_intervals
     if ahead > MOST_INTERVALS_AHEAD:
         wrong(f"is {ahead:,.0f} intervals with the horizon", f"at most {MOST_INTERVALS_AHEAD:,}", "lead_time_s")
+
+
+def _check_kubernetes(config: ServiceConfig, section: KubernetesSettings, wrong: Callable[..., NoReturn]) -> None:
+    place = ("connector", "kubernetes")
+    if section.graph is not None and section.objects is not None:
+        wrong("is given beside connector.kubernetes.graph", "one object, or one per pool", *place, "objects")
+    if section.objects is not None and set(section.objects) != set(config.pools):
+        right = f"an object for {', '.join(config.pools)}"
+        wrong(f"names {', '.join(section.objects)}", right, *place, "objects")

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planner.connectors.kubernetes.settings import KubernetesSettings, ObjectName
+from planner.core.layout_change import LayoutSettings
 from planner.core.settings import Tuning
 from planner.core.types import Role
 
@@ -40,11 +42,16 @@ class DryRunSettings(_Section):
 class ConnectorSettings(_Section):
     """How the graph's supply is read and changed."""
 
-    kind: Literal["local", "dry_run"]
-    """`local`: the supervisor of a graph on this machine. `dry_run`: decide, record, change nothing."""
+    kind: Literal["local", "kubernetes", "dry_run"]
+    """`local`: the supervisor of a graph on this machine. `kubernetes`: objects on a cluster. `dry_run`: decide,
+    record, change nothing.
+    """
 
     local: LocalSettings | None = None
     """For kind `local`; for kind `dry_run`, the graph whose supply is read."""
+
+    kubernetes: KubernetesSettings | None = None
+    """For kind `kubernetes`, where its defaults hold without it; for kind `dry_run`, the graph whose supply is read."""
 
     dry_run: DryRunSettings | None = None
     """For kind `dry_run`: fixed counts, where there is no graph to read."""
@@ -157,6 +164,11 @@ class ServiceSettings(_Section):
     checkpoint: Path = Path("planner-checkpoint.json")
     """File of what the planner has learned, replaced at each tick, so that a restart goes on where it was."""
 
+    checkpoint_config_map: ObjectName | None = None
+    """ConfigMap of the graph's namespace that keeps the checkpoint instead of the file, for connector `kubernetes`: a
+    standby in another pod then takes over with what was learned.
+    """
+
     history_hours: float = Field(default=24.0, gt=0, le=168)
     """Hours of wall time whose decisions the API lists. A day shows the daily shape, in about 10 MiB."""
 
@@ -185,7 +197,8 @@ class ServiceConfig(_Section):
     """Where load and latencies are measured."""
 
     profiles: tuple[Path, ...] = Field(min_length=1)
-    """Folders of measured profiles, one per role, or folders above them."""
+    """Folders of measured profiles, one per role, or folders above them. With `layouts.enabled` several layouts for
+    each role; the graph is taken to have those given first until it says otherwise."""
 
     sla: SlaSettings
     """What is promised."""
@@ -200,6 +213,9 @@ class ServiceConfig(_Section):
     """Seconds from asking for a worker to its readiness, until three starts were measured; their p90 from then on.
     60 s is an 8B model from a warm disk; a larger one from the network takes minutes.
     """
+
+    layouts: LayoutSettings = LayoutSettings()
+    """When tensor- and data-parallel sizes are changed."""
 
     tuning: Tuning = Tuning()
     """What holds for any graph: how fast, how cautious, how smooth."""

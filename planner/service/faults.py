@@ -21,6 +21,7 @@ class Stage(StrEnum):
     DECIDE = "decide"
     LEASE = "lease"
     APPLY = "apply"
+    LAYOUTS = "layouts"
     JOURNAL = "journal"
     CHECKPOINT = "checkpoint"
     TICK = "tick"

@@ -9,7 +9,7 @@ from planner.service.config import ServiceConfig
 from profiler.yamlfile import load_settings
 
 #: Settings that are yes or no; the reader of YAML refuses a yes or no for any other.
-FLAGS = frozenset({"insecure_skip_verify"})
+FLAGS = frozenset({"deletion_cost", "enabled", "events", "insecure_skip_verify"})
 
 
 def load_config(path: Path) -> ServiceConfig:
@@ -37,5 +37,10 @@ def _absolute(config: ServiceConfig, base: Path) -> ServiceConfig:
         files = {"token_file": server.token_file, "ca_file": server.ca_file}
         found = {name: at(file) for name, file in files.items() if file is not None}
         metrics = metrics.model_copy(update={"prometheus": server.model_copy(update=found)})
+    connector, cluster = config.connector, config.connector.kubernetes
+    if cluster is not None and cluster.kubeconfig is not None:
+        cluster = cluster.model_copy(update={"kubeconfig": at(cluster.kubeconfig)})
+        connector = connector.model_copy(update={"kubernetes": cluster})
     profiles = tuple(at(folder) for folder in config.profiles)
-    return config.model_copy(update={"service": service, "metrics": metrics, "profiles": profiles})
+    update = {"service": service, "metrics": metrics, "profiles": profiles, "connector": connector}
+    return config.model_copy(update=update)

@@ -6,24 +6,27 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
-from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply
+from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply, WorkerLoad
 from planner.core.decide import Planner
+from planner.core.layout_change import LayoutReview
 from planner.core.record import DecisionRecord, hash_settings, to_line
 from planner.core.settings import PlannerSettings
 from planner.core.state import Decision, PlannerState
-from planner.core.types import Known, Observation, Unknown
+from planner.core.types import Known, Observation, Plan, Unknown
 from planner.service.carry import carried, span_s
-from planner.service.checkpoint import Checkpoint, load, save
+from planner.service.checkpoint import Checkpoint, FileKeeper, Keeper, load, save
 from planner.service.clock import Clock
 from planner.service.config import ServiceConfig
 from planner.service.faults import Faults, Stage
 from planner.service.forecast_error import ForecastErrors
 from planner.service.history import History
 from planner.service.journal import Journal
+from planner.service.layouts import LayoutReviews, carried_over, followed, going_on
 from planner.service.logs import log
 from planner.service.metrics import Metrics
 from planner.service.model import Model
@@ -49,6 +52,10 @@ class Observing(Protocol):
     def observe(self, supply: Supply | None, interval_s: float, now_s: float, supply_reason: str = ...) -> Observation:
         """What was seen over the last interval; times in planner seconds. `supply_reason`: why there is no supply."""
 
+    @property
+    def worker_loads(self) -> Mapping[str, WorkerLoad]:
+        """What each worker did at the last observation, by name; without those that could not be seen."""
+
     def close(self) -> None:
         """End threads and connections."""
 
@@ -62,10 +69,17 @@ class Loop:
         connector: reads and changes the graph.
         observer: sees the load.
         clock: time.
+        keeper: of the checkpoint; the configured file without it.
     """
 
     def __init__(
-        self, config: ServiceConfig, model: Model, connector: Connector, observer: Observing, clock: Clock
+        self,
+        config: ServiceConfig,
+        model: Model,
+        connector: Connector,
+        observer: Observing,
+        clock: Clock,
+        keeper: Keeper | None = None,
     ) -> None:
         service = config.service
         self.config = config
@@ -93,10 +107,30 @@ class Loop:
         self._ticking = threading.Lock()
         self._state = PlannerState()
         self._lead_time_s: float | None = None
-        restored = load(service.checkpoint, config.graph, config.speed_up)
-        if restored is not None:
-            self._state, self._lead_time_s = restored.state, restored.lead_time_s
+        self._keeper = keeper or FileKeeper(service.checkpoint)
+        self._restored = False
+        self._notices: tuple[str, ...] = ()
+        #: As it was read in this tick, also where it contradicts the profiles; None where it could not be read.
+        self._seen: Supply | None = None
+        self._layouts = LayoutReviews(config.layouts, config.speed_up)
         self._settle(self._settings())
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up what was learned before, once: at the start, or as soon as it can be read."""
+        if self._restored:
+            return
+        with self.faults.stage(Stage.CHECKPOINT):
+            kept = load(self._keeper, self.config.graph, self.config.speed_up)
+            self._restored = True
+            if kept is not None:
+                self._state, self._lead_time_s = kept.state, kept.lead_time_s
+                self._settle(self._settings())
+
+    @property
+    def checkpoint(self) -> str:
+        """Where the checkpoint is kept, for people."""
+        return self._keeper.where
 
     def _settle(self, settings: PlannerSettings) -> None:
         self._planner = Planner(settings, self.model.capacity)
@@ -118,6 +152,7 @@ class Loop:
             self.metrics.count_tick(time.perf_counter() - began)
 
     def _tick(self) -> None:
+        self._restore()
         wall_s = self.clock.wall()
         now_s = self.clock.planner_s(wall_s)
         supply = self._read()
@@ -129,6 +164,7 @@ class Loop:
         decided = self._decide(before, observation, now_s)
         self._renew_lease()
         if decided is None:
+            self._act({})
             self._publish(wall_s, None, self._forecast_error(None))
             return
         decision, self._state = decided
@@ -141,37 +177,89 @@ class Loop:
             state=before,
             observation=observation,
             decision=decision,
-            outcome=self._act(decision),
+            outcome=self._act(decision.plan),
             settings_hash=self._settings_hash,
         )
+        record = self._with_layouts(record, supply, now_s)
         self._record(record)
-        with self.faults.stage(Stage.CHECKPOINT):
-            save(
-                self.config.service.checkpoint,
-                Checkpoint(self.config.graph, self.config.speed_up, self._lead_time_s, self._state),
-            )
+        self._save()
         self._publish(wall_s, record, self._forecast_error(record))
 
+    def _save(self) -> None:
+        """Keep what was learned; not over what could not be read yet, nor over what the acting planner keeps."""
+        if not self._restored or (self._keeper.shared and not self._acting):
+            return
+        with self.faults.stage(Stage.CHECKPOINT):
+            save(self._keeper, Checkpoint(self.config.graph, self.config.speed_up, self._lead_time_s, self._state))
+
     def _read(self) -> Supply | None:
+        self._seen = None
         with self.faults.stage(Stage.READ):
-            supply = self._connector.read()
+            self._seen = supply = self._connector.read()
+            self._follow(supply.layouts)
             wrong = supply.contradiction(self._planner.settings.pools_by_name)
+            self._notice(supply.notices)
             if wrong is not None:
                 raise ConnectorError(wrong)
             return supply
         return None
 
-    def _measure_lead_time(self, startup_s: Sequence[float]) -> None:
-        """Measured starts are wall seconds; the lead time is in planner seconds, as all settings are."""
-        measured = [s for s in startup_s if 0 <= s <= LONGEST_START_S]
-        if len(measured) < ENOUGH_STARTS:
+    def _follow(self, layouts: Mapping[str, tuple[int, int]]) -> None:
+        """Go on with the model of the layouts that the graph has."""
+        model = followed(self.model, layouts)
+        if model.layouts == self.model.layouts:
             return
+        log.info("layouts are %s from now on", model.option.name, extra={"stage": Stage.LAYOUTS})
+        self._state = carried_over(self._state, self.model, model)
+        self.model = model
+        self._settle(self._settings())
+
+    def _with_layouts(self, record: DecisionRecord, supply: Supply | None, now_s: float) -> DecisionRecord:
+        """At its own, slower pace: whether another layout pays; and the beginning of the change to it."""
+        settings = self._planner.settings
+        due = self._layouts.due(self.model, settings, self._state, supply, now_s)
+        if not self._acting or not due or supply is None:
+            return record
+        found: LayoutReview | None = None
+        with self.faults.stage(Stage.LAYOUTS):
+            found = self._layouts.review(self.model, settings, self._state, supply, now_s)
+            if found is None or found.proposal is None:
+                return replace(record, layouts=found)
+            pool = found.proposal.pool
+            done = self._connector.change_layout(found.proposal, self.config.service.identity)
+            return replace(record, layouts=found, outcome={**record.outcome, f"layout of {pool}": done})
+        return replace(record, layouts=found)
+
+    def _notice(self, notices: tuple[str, ...]) -> None:
+        """Log what is new of the connector's notices, and what is over."""
+        for text in notices:
+            if text not in self._notices:
+                log.warning("%s", text, extra={"stage": Stage.READ})
+        for text in self._notices:
+            if text not in notices:
+                log.info("over: %s", text, extra={"stage": Stage.READ})
+        self._notices = notices
+
+    def _measure_lead_time(self, startup_s: Mapping[str, Sequence[float]]) -> None:
+        """The lead time of the slowest pool: a plan takes effect when its last worker serves.
+
+        Measured starts are wall seconds; the lead time is in planner seconds, as all settings are.
+        """
+        pools = {name: [s for s in starts if 0 <= s <= LONGEST_START_S] for name, starts in startup_s.items()}
+        p90 = {
+            name: float(np.quantile(starts, LEAD_TIME_QUANTILE))
+            for name, starts in pools.items()
+            if len(starts) >= ENOUGH_STARTS
+        }
+        if not p90:
+            return
+        slowest = max(p90, key=lambda name: p90[name])
         # A tenth of a second is below what any plan notices, and keeps the settings' hash from changing for it.
-        lead_time_s = round(float(np.quantile(measured, LEAD_TIME_QUANTILE)) * self.clock.speed_up, 1)
+        lead_time_s = round(p90[slowest] * self.clock.speed_up, 1)
         lead_time_s = min(lead_time_s, LONGEST_START_S)
         if lead_time_s != self._lead_time_s:
-            text = "lead time is %.1f s, p90 of %d measured starts"
-            log.info(text, lead_time_s, len(measured), extra={"stage": Stage.READ})
+            text = "lead time is %.1f s, p90 of %d measured starts of %s"
+            log.info(text, lead_time_s, len(pools[slowest]), slowest, extra={"stage": Stage.READ})
             self._lead_time_s = lead_time_s
             self._settle(self._settings())
 
@@ -208,9 +296,14 @@ class Loop:
             text = "this planner acts on the graph" if now.held else f"standing by: {now.holder} acts on the graph"
             log.info("%s", text, extra={"stage": Stage.LEASE})
 
-    def _act(self, decision: Decision) -> Mapping[str, str]:
-        """Carry the plan out, if there is one and this planner may; what came of it, by pool or as a whole."""
-        if not decision.plan:
+    def _act(self, plan: Plan) -> Mapping[str, str]:
+        """Carry the plan out, if this planner may; what came of it, by pool or as a whole.
+
+        Without a plan only a layout change that is under way is carried on: half of one is no state to wait in, and
+        what hinders the plan may be the change itself.
+        """
+        plan = plan or going_on(self._seen)
+        if not plan:
             return {}
         if self._lease is None:
             return {"*": f"not applied: the lease is unknown: {self._why(Stage.LEASE)}"}
@@ -219,7 +312,8 @@ class Loop:
         refused = ""
         with self.faults.stage(Stage.APPLY):
             try:
-                return dict(self._connector.apply(decision.plan, self.config.service.identity))
+                loads = self._observer.worker_loads
+                return dict(self._connector.apply(plan, self.config.service.identity, loads))
             except NotHolderError as error:
                 # Lost between the two calls: that is what leases are for, and no failure.
                 refused = str(error)
@@ -246,7 +340,9 @@ class Loop:
     def _publish(self, wall_s: float, record: DecisionRecord | None, forecast_error: float | None) -> None:
         measured = self._lead_time_s is not None
         settings = self._planner.settings
-        self.snapshot = Snapshot(wall_s, settings, record, self._state, self._lease, measured, forecast_error)
+        self.snapshot = Snapshot(
+            wall_s, settings, record, self._state, self._lease, measured, forecast_error, self._notices
+        )
         self.metrics.take(self.snapshot, self.faults, self.journal)
 
     def close(self) -> None:

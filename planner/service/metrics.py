@@ -45,6 +45,7 @@ _GAUGES = {
     "journal_working": "1 when records reach the disk, 0 when they wait in memory.",
     "journal_pending_records": "Records that wait in memory.",
     "journal_lost_records": "Records that waited too long and are gone.",
+    "notices": "What the graph's connector reports for people: rivals, workers in trouble, a change that is stuck.",
     "last_tick_timestamp_seconds": "When the last tick began, unix time.",
 }
 
@@ -147,8 +148,12 @@ class Metrics(Collector):
             if value is not None:
                 yield self._family(name, text, (), {(): value})
         pools, levels = _by_pool(snapshot), _levels(snapshot)
-        text = "Workers by pool and state; `planned` is what the plan asks for."
+        text = "Workers by pool and state (starting: also unschedulable and failing ones); `planned` by the plan."
         yield self._family("workers", text, ("pool", "state"), pools)
+        yield self._family(
+            "profile_residual_ratio", "How many times as slow as its profile a pool's workers are.", ("pool",),
+            _residuals(snapshot),
+        )  # fmt: skip
         yield self._family("level", "1 for the level that made the last decision.", ("level",), levels)
 
     def _family(
@@ -166,13 +171,19 @@ def _levels(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
     return {(level.value,): float(level is snapshot.record.decision.level) for level in Level}
 
 
+def _residuals(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
+    """1 for pools of which live latencies have taught nothing yet."""
+    known = snapshot.state.residuals
+    return {(pool.name,): known.get(pool.role, 1.0) for pool in snapshot.settings.pools}
+
+
 def _by_pool(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
     if snapshot.record is None:
         return {}
     found: dict[tuple[str, ...], float] = {}
     seen = snapshot.record.observation.pools
     for name, pool in (seen.value if isinstance(seen, Known) else {}).items():
-        for state in ("desired", "ready", "starting", "terminating"):
+        for state in ("desired", "ready", "starting", "terminating", "unschedulable", "failing"):
             found[name, state] = float(getattr(pool, state))
     for name, count in snapshot.record.decision.plan.items():
         found[name, "planned"] = float(count)
@@ -191,6 +202,7 @@ def _values(snapshot: Snapshot) -> dict[str, float | None]:
         "lease_held": None if snapshot.lease is None else float(snapshot.lease.held),
         "last_tick_timestamp_seconds": snapshot.wall_s,
         "forecast_error_ratio": snapshot.forecast_error,
+        "notices": len(snapshot.notices),
     }
     if snapshot.record is None:
         return values

@@ -28,7 +28,7 @@ from planner.service.load import load_config
 from planner.service.logs import log, logging_to_stderr
 from planner.service.loop import Loop
 from planner.service.model import load_model
-from planner.service.registry import make_connector, make_observer
+from planner.service.registry import make_connector, make_keeper, make_observer
 from planner.service.validate import Finding, validate
 from profiler.errors import DependencyError
 
@@ -61,7 +61,14 @@ def run(path: Path, explainer: Explainer, *, on_started: Callable[[str], None] |
         for warning in model.warnings:
             log.warning("profile: %s", warning, extra=_RUN)
         observer = make_observer(config, model.settings)
-        loop = Loop(config, model, make_connector(config), observer, Clock(config.speed_up))
+        loop = Loop(
+            config,
+            model,
+            make_connector(config, model.settings.pools),
+            observer,
+            Clock(config.speed_up),
+            make_keeper(config),
+        )
         try:
             asyncio.run(_serve(loop, explainer, on_started))
         finally:

@@ -23,6 +23,7 @@ class Snapshot:
         lease: None when it could not be read.
         lead_time_measured: whether the lead time is a measured one.
         forecast_error: signed, relative: what was forecast for this tick's interval against what came; None unknown.
+        notices: of the connector, for people.
     """
 
     wall_s: float
@@ -32,6 +33,7 @@ class Snapshot:
     lease: LeaseState | None
     lead_time_measured: bool
     forecast_error: float | None
+    notices: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Mapping[str, str]:

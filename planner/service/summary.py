@@ -67,6 +67,8 @@ def summary(record: Json) -> dict[str, Json]:
         "pools": {
             name: {
                 **{count: pool[count] for count in ("desired", "ready", "starting", "terminating")},
+                # Journals of before have no such counts.
+                **{count: pool.get(count, 0) for count in ("unschedulable", "failing")},
                 **{load: _known(pool[load]) for load in ("waiting_requests", "running_requests", "kv_usage")},
             }
             for name, pool in pools.items()

@@ -54,7 +54,7 @@ def _findings(config: ServiceConfig, model: Model) -> Iterator[Finding]:
     for name, file in (("journal", config.service.journal), ("checkpoint", config.service.checkpoint)):
         yield _folder(name, file)
     try:
-        supply = make_connector(config).read()
+        supply = make_connector(config, model.settings.pools).read()
     except ConnectorError as error:
         yield Finding("connector", ok=False, text=str(error))
         supply = Supply({}, ())

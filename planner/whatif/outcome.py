@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from planner.core.types import Sla
 from planner.whatif.simulator.simulation import Finished
+from planner.whatif.transition import Course
 
 if TYPE_CHECKING:
     from planner.whatif.replay import Tick
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _GROWTH = 1.005
 _SMALLEST_MS = 0.01
 _BINS = 4200
+
+#: Values are counted so many at a time: a tick of a second brings a few dozen, and counting takes a pass over all bins.
+_AT_ONCE = 16_384
 
 #: Width of the buckets of the timeline, s.
 BUCKET_S = 10.0
@@ -29,22 +33,34 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BINS, dtype=np.int64)
+        self._uncounted: list[NDArray[np.float64]] = []
         self._sum = 0.0
-        self.count = 0
+        self.count = self._counted = 0
 
     def add(self, values_ms: NDArray[np.float64]) -> None:
         """Take values in, ms, shape (n,)."""
         if len(values_ms) == 0:
             return
-        place = np.log(np.maximum(values_ms, _SMALLEST_MS) / _SMALLEST_MS) / np.log(_GROWTH)
-        self._counts += np.bincount(np.minimum(place.astype(np.int64), _BINS - 1), minlength=_BINS)
+        self._uncounted.append(values_ms)
         self._sum += float(values_ms.sum())
         self.count += len(values_ms)
+        if self.count - self._counted >= _AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._uncounted:
+            return
+        values_ms = np.concatenate(self._uncounted)
+        place = np.log(np.maximum(values_ms, _SMALLEST_MS) / _SMALLEST_MS) / np.log(_GROWTH)
+        self._counts += np.bincount(np.minimum(place.astype(np.int64), _BINS - 1), minlength=_BINS)
+        self._uncounted.clear()
+        self._counted = self.count
 
     def summary(self) -> dict[str, float | None]:
         """mean, p50, p90 and p99 in ms; None for each while there is nothing."""
         if self.count == 0:
             return dict.fromkeys(("mean", "p50", "p90", "p99"))
+        self._count()
         reached = np.cumsum(self._counts)
 
         def percentile(share: float) -> float:
@@ -82,6 +98,7 @@ class Outcome:
         requests: offered. Those that did not complete count as not attaining.
         span_s: from time 0 to the last arrival; GPU-hours count this window.
         wall_s: of the replay, decisions included.
+        layout_change: what came of the change of a layout; None where none was asked for.
     """
 
     policy: str
@@ -104,6 +121,7 @@ class Outcome:
     wall_s: float
     timeline: Timeline
     ticks: tuple[Tick, ...]
+    layout_change: Course | None = None
 
     @property
     def simulated_requests_per_s(self) -> float:
@@ -131,6 +149,7 @@ class Outcome:
             "scale_downs": self.scale_downs,
             "wall_s": self.wall_s,
             "simulated_requests_per_s": self.simulated_requests_per_s,
+            **({"layout_change": self.layout_change.as_json()} if self.layout_change is not None else {}),
         }
 
 
@@ -143,19 +162,36 @@ class _Line:
 
     def __init__(self) -> None:
         self._counts = np.zeros((0, _LINE_BINS), dtype=np.int32)
+        self._uncounted: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+        self._waiting = 0
 
     def add(self, bucket: NDArray[np.int64], values_ms: NDArray[np.float64]) -> None:
         if len(bucket) == 0:
             return
+        self._uncounted.append((bucket, values_ms))
+        self._waiting += len(bucket)
+        if self._waiting >= _AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._uncounted:
+            return
+        bucket, values_ms = (np.concatenate(parts) for parts in zip(*self._uncounted, strict=True))
+        self._uncounted.clear()
+        self._waiting = 0
         need = int(bucket.max()) + 1
         if need > len(self._counts):
             # An eighth at a time: these rows are the only thing that grows with the trace's span.
             more = np.zeros((need + need // 8 + 64 - len(self._counts), _LINE_BINS), dtype=np.int32)
             self._counts = np.concatenate([self._counts, more])
         place = np.log(np.maximum(values_ms, _LINE_SMALLEST) / _LINE_SMALLEST) / np.log(_LINE_GROWTH)
-        np.add.at(self._counts, (bucket, np.minimum(place.astype(np.int64), _LINE_BINS - 1)), 1)
+        first = int(bucket.min())
+        cell = (bucket - first) * _LINE_BINS + np.minimum(place.astype(np.int64), _LINE_BINS - 1)
+        counts = np.bincount(cell, minlength=(need - first) * _LINE_BINS)
+        self._counts[first:need] += counts.reshape(-1, _LINE_BINS).astype(np.int32)
 
     def p95(self, buckets: int) -> NDArray[np.float64]:
+        self._count()
         values = np.full(buckets, np.nan)
         for row, counts in enumerate(self._counts[:buckets]):
             reached = np.cumsum(counts)
@@ -208,6 +244,7 @@ class Tally:
         scale_downs: int,
         wall_s: float,
         ticks: tuple[Tick, ...],
+        layout_change: Course | None = None,
     ) -> Outcome:
         """The sum of all that was taken in; shares are of the offered requests."""
         buckets = int(span_s / BUCKET_S) + 1
@@ -243,4 +280,5 @@ class Tally:
                 itl_p95_ms=self._itl_line.p95(buckets),
             ),
             ticks=ticks,
+            layout_change=layout_change,
         )

@@ -167,7 +167,7 @@ def load_figure(ticks: Sequence[Tick], decisions: Sequence[Decision], span_s: fl
         x=clock(at), y=_rounded(rate), mode="lines", name="observed arrivals",
         line={"color": INK, "width": 1.1}, hovertemplate="%{y:.1f}/s",
     )  # fmt: skip
-    return _over_time(figure, clock)
+    return over_time(figure, clock)
 
 
 def workers_figure(outcome: Outcome) -> go.Figure:
@@ -196,7 +196,7 @@ def workers_figure(outcome: Outcome) -> go.Figure:
         figure.update_yaxes(axis_style() | {"title": {"text": html.escape(f"{pool} workers")}}, row=row, col=1)
         top = float(np.max(line.ready + line.starting + line.draining, initial=1.0))
         figure.update_yaxes(range=[0, 1.12 * top], tickformat="d", dtick=1 if top < 6 else None, row=row, col=1)
-    return _over_time(figure, clock)
+    return over_time(figure, clock)
 
 
 def latency_figure(drawn: Sequence[Outcome], sla: Sla) -> go.Figure:
@@ -226,7 +226,7 @@ def latency_figure(drawn: Sequence[Outcome], sla: Sla) -> go.Figure:
         if worst[row] > _EXPLODES * limit:
             style |= _log_axis(limit, worst[row])
         figure.update_yaxes(style, row=row, col=1)
-    return _over_time(figure, clock)
+    return over_time(figure, clock)
 
 
 def attainment_figure(drawn: Sequence[Outcome], target: float) -> go.Figure:
@@ -246,7 +246,7 @@ def attainment_figure(drawn: Sequence[Outcome], target: float) -> go.Figure:
         line={"color": INK, "width": 1.3, "dash": "dash"},
     )  # fmt: skip
     figure.update_yaxes(tickformat=".0%", rangemode="normal")
-    return _over_time(figure, clock)
+    return over_time(figure, clock)
 
 
 def _log_axis(limit: float, worst: float) -> dict[str, object]:
@@ -276,7 +276,8 @@ def _legend() -> dict[str, object]:
     }
 
 
-def _over_time(figure: go.Figure, clock: Clock) -> go.Figure:
+def over_time(figure: go.Figure, clock: Clock) -> go.Figure:
+    """A picture whose axis is the clock's, with the legend above it."""
     figure.update_layout(**_legend(), hovermode="x unified", margin_t=10)
     figure.update_xaxes(range=clock.range, gridcolor=GRID, zeroline=False)
     # Of stacked pictures only the lowest names the axis; it is the last one that plotly holds.

@@ -10,6 +10,7 @@ from planner.core.types import Level, Role
 from planner.whatif.outcome import Outcome
 from planner.whatif.report import Report
 from planner.whatif.report_assets import POLICY_OF_PAGE, SCRIPT, STYLES
+from planner.whatif.report_change import change_figure, changes
 from planner.whatif.report_figures import (
     attainment_figure,
     hidden_below,
@@ -36,6 +37,7 @@ def page(report: Report) -> str:
             _scatter(found),
             _load(report, found),
             _workers(found),
+            _changes(found),
             _latency(report, found),
             _attainment(found),
             _decisions(report),
@@ -186,7 +188,22 @@ def _workers(found: Verdict) -> str:
         panels.append(f'<div role="tabpanel" id="panel-{i}" aria-labelledby="tab-{i}">{code}</div>')
     inside = f'<div class="tabs" role="tablist">{"".join(tabs)}</div>{"".join(panels)}'
     caption = "What each pool holds after every tick. Starting and draining workers hold their GPUs too."
+    if changes(found.drawn):
+        caption += " While the layout of a pool changes, those of its new layout are in the next picture alone."
     return _section("workers", "Workers", inside, caption)
+
+
+def _changes(found: Verdict) -> str:
+    """Of every policy under which a layout change began, drawn or not; nothing where there is none."""
+    begun = changes(found.ranked)
+    if not begun:
+        return ""
+    inside = "".join(
+        f'<p class="facts">{_e(one.words)}</p>{chart(change_figure(one.course), name=f"chart-change-{i}")}'
+        for i, one in enumerate(begun)
+    )
+    caption = "The workers of either layout from the begin of the change to its end."
+    return _section("layout-change", f"Layout change of {_e(begun[0].course.pool)}", inside, caption)
 
 
 def _latency(report: Report, found: Verdict) -> str:
@@ -208,7 +225,7 @@ def _attainment(found: Verdict) -> str:
 
 
 def _decisions(report: Report) -> str:
-    moved = [d for d in report.decisions if _changes(d)]
+    moved = [d for d in report.decisions if _moves(d)]
     if not moved:
         why = "No decision changed a pool." if report.decisions else "No decisions came with this report."
         return _section("decisions", "Decisions", f'<p class="facts">{why}</p>')
@@ -228,7 +245,7 @@ def _decisions(report: Report) -> str:
     )
 
 
-def _changes(decision: Decision) -> bool:
+def _moves(decision: Decision) -> bool:
     """Whether it asks for something else than was asked for; an unknown present is no change."""
     return any(decision.current.get(pool, count) != count for pool, count in decision.plan.items())
 

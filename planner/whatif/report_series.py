@@ -95,6 +95,13 @@ class Workers:
     plan: Line
 
 
+def steps(rows: Line) -> Line:
+    """Rows (time, ready, starting, draining, …) that hold until the next, without those that repeat what was."""
+    changed = np.any(np.diff(rows[:, 1:], axis=0) != 0, axis=1)
+    rows = rows[np.concatenate([[True], changed[:-1], [True]])] if len(rows) > 1 else rows
+    return np.asarray(rows[_highest(rows[:, 1:4].sum(axis=1))])
+
+
 def workers(outcome: Outcome) -> dict[str, Workers]:
     """Supply by pool name over the span of the trace; repeated values are left out."""
     kept = [tick for tick in outcome.ticks if tick.at_s <= outcome.span_s] or list(outcome.ticks[:1])
@@ -109,10 +116,7 @@ def workers(outcome: Outcome) -> dict[str, Workers]:
         )  # fmt: skip
         # The plan of the start holds from time 0; what one sees at the first tick is the best guess of it.
         rows = np.concatenate([[[0.0, *rows[0, 1:]]], rows, [[outcome.span_s, *rows[-1, 1:]]]])
-        changed = np.any(np.diff(rows[:, 1:], axis=0) != 0, axis=1)
-        rows = rows[np.concatenate([[True], changed[:-1], [True]])]
-        rows = rows[_highest(rows[:, 1:4].sum(axis=1))]
-        pools[pool] = Workers(*rows.T)
+        pools[pool] = Workers(*steps(rows).T)
     return pools
 
 

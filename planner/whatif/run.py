@@ -17,6 +17,7 @@ from planner.whatif.policies import Setting, make_policy
 from planner.whatif.policies.ours import Ours
 from planner.whatif.replay import replay
 from planner.whatif.requests import RequestWriter
+from planner.whatif.robustness import make_disturbance
 from planner.whatif.simulator.simulation import Simulation
 from planner.whatif.traces import GeneratedTrace, GeneratorSpec
 from profiler.errors import DependencyError
@@ -25,12 +26,13 @@ from profiler.tables import fingerprint
 
 @dataclass(frozen=True)
 class Job:
-    """One policy to replay; decisions are kept for our own ones."""
+    """One policy to replay, undisturbed or disturbed; decisions are kept for our own ones."""
 
     setting: Setting
     spec: str
     records: bool = False
     requests_out: Path | None = None
+    disturb: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,24 @@ class Result:
     outcome: Outcome
     decisions: tuple[Decision, ...]
     records: tuple[str, ...]
+    disturb: str | None = None
 
 
 def run_job(job: Job) -> Result:
     """Replay one policy."""
-    policy = make_policy(job.spec, job.setting)
+    disturbance = make_disturbance(job.disturb)
+    setting = disturbance.world(job.setting)
+    policy = make_policy(job.spec, disturbance.believed(setting))
     decisions: list[Decision] = []
     lines: list[str] = []
     if isinstance(policy, Ours):
         policy.on_decision = _keeper(job, policy, decisions, lines)
     if job.requests_out is None:
-        outcome = replay(job.setting, policy, job.spec)
+        outcome = replay(setting, policy, job.spec, disturbance=disturbance)
     else:
         with RequestWriter(job.requests_out, job.setting.sla) as writer:
-            outcome = replay(job.setting, policy, job.spec, on_finished=writer.add)
-    return Result(job.spec, outcome, tuple(decisions), tuple(lines))
+            outcome = replay(setting, policy, job.spec, on_finished=writer.add, disturbance=disturbance)
+    return Result(job.spec, outcome, tuple(decisions), tuple(lines), job.disturb)
 
 
 def _keeper(

@@ -83,6 +83,12 @@ class SimulatedCapacity:
         """An evaluator for one demand and one SLA."""
         return SimulatedEvaluator(self, demand, sla)
 
+    def slowed(self, factors: Mapping[Role, float]) -> SimulatedCapacity:
+        """The model of engines whose iterations take so many times as long, by role."""
+        timing = tuple(self.engines.of(role).slowed(factors.get(role, 1.0)) for role in self.roles)
+        engines = replace(self.engines, timing=timing)
+        return replace(self, engines=engines, closed_form=engines.closed_form)
+
 
 @dataclass(eq=False)
 class SimulatedEvaluator:

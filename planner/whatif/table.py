@@ -58,3 +58,20 @@ def _figures(outcome: Outcome) -> tuple[str, ...]:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def change_words(outcome: Outcome) -> str:
+    """What came of a layout change, in a sentence."""
+    course = outcome.layout_change
+    if course is None or course.began_s is None:
+        return "the layout change did not begin: the load was never known"
+    if course.ended_s is None:
+        return f"the layout change began at {course.began_s:g} s and had not ended at the replay's end"
+    came = "done" if course.reached else "rolled back"
+    attained = f"{course.attained / course.requests:.1%} of {course.requests:,}" if course.requests else "none"
+    return (
+        f"layout change of {course.old_workers} to {course.new_workers} workers {came} in "
+        f"{course.ended_s - course.began_s:,.0f} s from {course.began_s:g} s on; surge {course.surge_gpu_s / 3600:.2f} "
+        f"GPU-hours, up to {course.peak_gpus} GPUs; least capacity {course.least:.0%}; of the requests meanwhile "
+        f"{attained} attained"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from profiler import console
-from profiler.cli import compare, estimate, kernels, models, record, report, run, select, tables
+from profiler.cli import compare, estimate, gather, kernels, models, record, report, run, select, tables
 
 app = typer.Typer(
     name="profiler",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command()(run.run)
 app.command()(record.record)
 app.command()(report.report)
+app.command()(gather.gather)
 app.command()(tables.show)
 app.command()(compare.compare)
 app.command()(select.select)

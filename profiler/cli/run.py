@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from profiler import console
+from profiler.cli.gather import gather_into, shown_in
 from profiler.console import Output
 from profiler.errors import InputError
 
@@ -75,6 +76,19 @@ def run(
         list[str] | None,
         typer.Option(metavar="SCHEDULE", help="Then an open-loop run, as of `profiler record`; repeat for several."),
     ] = None,
+    index_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Measure one --layout only: that at the place which this variable holds."),
+    ] = None,
+    configmap: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Finished profiles also go into this ConfigMap, key by key.")
+    ] = None,
+    status_configmap: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show where the run stands in this ConfigMap, too.")
+    ] = None,
+    outcome_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its end in one line, for /dev/termination-log.")
+    ] = None,
     output: Annotated[Output, typer.Option(help="A table for people or JSON for machines.")] = Output.TABLE,
 ) -> None:
     """Measure prefill, decode, mixed and hand-off behaviour, and leave profiles that know their own error.
@@ -85,6 +99,7 @@ def run(
     import shlex  # noqa: PLC0415
 
     from profiler.engines.layout import parse_layout, parse_pair  # noqa: PLC0415
+    from profiler.job.indexed import layout_of, outcome, write_outcome  # noqa: PLC0415
     from profiler.job.prepare import prepare  # noqa: PLC0415
     from profiler.job.settings import Settings  # noqa: PLC0415
     from profiler.job.sweep import sweep  # noqa: PLC0415
@@ -94,12 +109,16 @@ def run(
         command = tuple(shlex.split(vllm))
     except ValueError as error:
         raise InputError(f"is {vllm!r}: {error}", field="--vllm") from None
+    layouts = tuple(parse_layout(text) for text in layout or ())
+    if index_env is not None:
+        layouts = (layout_of(layouts, index_env),)
+    part = layouts[0].name if index_env is not None else None
     settings = Settings(
         model=model,
         config=config,
         stub=stub,
         to=to,
-        layouts=tuple(parse_layout(text) for text in layout or ()),
+        layouts=layouts,
         pair=None if pair is None else parse_pair(pair),
         share_gpus=share_gpus,
         url=url,
@@ -128,6 +147,7 @@ def run(
         resume=resume,
         overwrite=overwrite,
         name=name,
+        part=part,
         status_file=status_file,
         gpu_price_per_hour=gpu_price_per_hour,
         record=tuple(parse_schedule(text, field="--record") for text in record or ()),
@@ -135,10 +155,15 @@ def run(
 
     async def whole() -> tuple[int, RunRecord, Path]:
         prepared = await prepare(settings)
-        code, done = await sweep(prepared)
+        with shown_in(status_configmap, part or name or "run") as watch:
+            code, done = await sweep(prepared, watch=watch)
         return code, done, prepared.plan.folder
 
     code, done, folder = asyncio.run(whole())
+    if configmap is not None and (found := [to / path for one in done.layouts for path in one.profiles]):
+        gather_into(configmap, found)
+    if outcome_file is not None:
+        write_outcome(outcome_file, outcome(code, done))
     if output is Output.JSON:
         typer.echo(json.dumps(answer(code, done, folder), indent=2, allow_nan=False))
     else:

@@ -246,7 +246,8 @@ def serve_of(settings: Settings, source: str, name: str, *, quantized: bool) -> 
 
 def run_folder(settings: Settings, model: str, gpu: str) -> Path:
     """Where a run keeps what it needs to go on: hidden, since it holds no profiles."""
-    return settings.to / f".run-{settings.name or f'{slug(model)}-{slug(gpu)}' + ('-pair' if settings.is_pair else '')}"
+    name = settings.name or f"{slug(model)}-{slug(gpu)}" + ("-pair" if settings.is_pair else "")
+    return settings.to / (f".run-{name}" + (f"-{settings.part}" if settings.part else ""))
 
 
 def check_folder(plan: Plan) -> None:

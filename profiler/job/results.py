@@ -55,6 +55,9 @@ class Results:
             command = journal.commands[worker.label]
             handed = journal.history(PAIR) if worker.label == "decode" and self.unit.is_pair else None
             samples = [*journal.history(worker.label).samples, *(handed.samples if handed else [])]
+            # A hand-off keeps both engines busy; the decode profile bears it.
+            gpu_s = worker.layout.gpus * journal.history(worker.label).spent_s
+            gpu_s += self.unit.gpus * handed.spent_s if handed else 0.0
             measured = saving.Measured(
                 model=plan.model,
                 gpu=plan.machine.gpu,
@@ -63,7 +66,7 @@ class Results:
                 facts=self.facts[worker.label],
                 argv=None if command is None else tuple(plan.named(command)),
                 startups_s=tuple(journal.startups_s.get(worker.label, ())),
-                measuring_s=journal.history(worker.label).spent_s + (handed.spent_s if handed else 0.0),
+                measuring_gpu_s=gpu_s,
                 capacity_check=self.checks.get(worker.label),
                 warnings=self._warnings([worker.label, *([PAIR] if handed else [])]),
                 prefill_tp=self.unit.workers[0].layout.tp if handed else None,

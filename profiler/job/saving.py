@@ -47,7 +47,7 @@ class Measured:
         facts: what the engine says.
         argv: how it was started; None where it ran already.
         startups_s: how long its starts took.
-        measuring_s: seconds of measuring.
+        measuring_gpu_s: GPU-seconds of measuring; those of the hand-off are of both engines.
         capacity_check: how its KV capacity was cross-checked.
         warnings: what whoever uses the tables should know.
         prefill_tp: of the worker that samples of a hand-off came from; None where there are none.
@@ -60,7 +60,7 @@ class Measured:
     facts: Facts
     argv: tuple[str, ...] | None
     startups_s: tuple[float, ...]
-    measuring_s: float
+    measuring_gpu_s: float
     capacity_check: str | None
     warnings: tuple[str, ...]
     prefill_tp: int | None = None
@@ -136,7 +136,7 @@ def _meta(measured: Measured, role: Role) -> ProfileMeta:
         source=Source(text=_source(measured), licence="Apache-2.0", form="measured"),
         cost=Cost(
             startup_gpu_minutes=round(sum(started) * gpus / 60.0, 3),
-            measuring_gpu_minutes=round(measured.measuring_s * gpus / 60.0, 3),
+            measuring_gpu_minutes=round(measured.measuring_gpu_s / 60.0, 3),
         ),
         warnings=(*measured.warnings, *guessed),
     )

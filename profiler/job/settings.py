@@ -50,6 +50,7 @@ class Settings:
         tables: of an engine by itself.
         resume, overwrite: what to do about what is there.
         name: of the run; None for one of model and GPU.
+        part: of it that is measured here, where several runs share `to`; ends the name of its folder.
         status_file: one more place for the status.
         gpu_price_per_hour: for the cost.
         record: open-loop runs on each layout's engines once they are measured.
@@ -88,6 +89,7 @@ class Settings:
     resume: bool = False
     overwrite: bool = False
     name: str | None = None
+    part: str | None = None
     status_file: Path | None = None
     gpu_price_per_hour: float | None = None
     record: tuple[Schedule, ...] = ()

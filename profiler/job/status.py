@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -59,13 +59,22 @@ class Reporter:
         files: as YAML where the name says so, else as JSON.
         price_per_gpu_hour: in any currency; None when not known.
         show: whether people are told.
+        watch: is given every new status.
     """
 
-    def __init__(self, files: tuple[Path, ...], price_per_gpu_hour: float | None = None, *, show: bool = True) -> None:
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        price_per_gpu_hour: float | None = None,
+        *,
+        show: bool = True,
+        watch: Callable[[Status], None] | None = None,
+    ) -> None:
         self.status = Status()
         self._files = files
         self._price = price_per_gpu_hour
         self._show = show
+        self._watch = watch
         self._line_at = -LINE_EVERY_S
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -109,6 +118,8 @@ class Reporter:
         if self._price is not None:
             self.status = replace(self.status, cost=round(self.status.gpu_minutes / 60.0 * self._price, 4))
         self._write()
+        if self._watch is not None:
+            self._watch(self.status)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=self._head(), completed=done_share or 0.0, tail=self._tail())
         elif self._show:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from profiler.job.plan import Plan, set_aside, with_stub
 from profiler.job.prepare import Prepared
 from profiler.job.record import LayoutRecord, RunRecord, earlier_layouts, exit_code
 from profiler.job.saving import code_version
-from profiler.job.status import Reporter
+from profiler.job.status import Reporter, Status
 from profiler.job.tools import Tools
 from profiler.job.unit import UnitRun
 from profiler.models.stub import write_stub
@@ -27,12 +27,15 @@ from worker_graph.local import leftovers
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def sweep(prepared: Prepared, tools: Tools | None = None) -> tuple[int, RunRecord]:
+async def sweep(
+    prepared: Prepared, tools: Tools | None = None, *, watch: Callable[[Status], None] | None = None
+) -> tuple[int, RunRecord]:
     """Measure all units of a plan.
 
     Args:
         prepared: the plan.
         tools: to measure with; None for the real ones.
+        watch: is given every new status, and must not block.
 
     Returns:
         The exit code and what became of the run.
@@ -49,7 +52,7 @@ async def sweep(prepared: Prepared, tools: Tools | None = None) -> tuple[int, Ru
         plan = with_stub(plan, str(stub.resolve()))
     record = _record(plan, earlier)
     files = (plan.folder / "status.json", *([plan.settings.status_file] if plan.settings.status_file else []))
-    with Reporter(files, plan.settings.gpu_price_per_hour) as reporter, _interruptible() as interrupted:
+    with Reporter(files, plan.settings.gpu_price_per_hour, watch=watch) as reporter, _interruptible() as interrupted:
         try:
             leftovers.end(plan.folder, reporter.say)
             reporter.update(phase="initialising", layouts=len(plan.units), message="checked")

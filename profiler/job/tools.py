@@ -32,8 +32,8 @@ class Tools:
     )
     facts: Callable[..., Awaitable[Facts]] = read_facts
     engine_meter: Callable[[Facts, int], ClosingMeter] = lambda facts, seed: EngineMeter(facts, seed=seed)
-    pair_meter: Callable[[Facts, Facts, int], ClosingMeter] = lambda prefill, decode, seed: PairMeter(
-        prefill, decode, seed=seed
+    pair_meter: Callable[[Facts, Facts, int, int], ClosingMeter] = lambda prefill, decode, decode_tp, seed: PairMeter(
+        prefill, decode, decode_tp=decode_tp, seed=seed
     )
     target: Target = field(default_factory=Target)
 

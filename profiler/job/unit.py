@@ -235,8 +235,10 @@ class UnitRun:
             seed += 1
         if self._unit.is_pair:
             prefill, decode = (self._facts[worker.label] for worker in self._unit.workers)
+            decodes = self._unit.workers[1]
+            meter = self._tools.pair_meter(prefill, decode, decodes.layout.tp, seed)
             self._samplers[PAIR] = self._sampler(
-                PAIR, self._tools.pair_meter(prefill, decode, seed), ("transfer",), self._unit.workers[1], engines,
+                PAIR, meter, ("transfer",), decodes, engines,
                 60.0 * minutes / self._unit.gpus,
             )  # fmt: skip
 

@@ -28,6 +28,8 @@ _HOLD: Mapping[str, Any] = {
 }
 _EXTERNAL = "vllm:prompt_tokens_by_source_total{external_kv_transfer}"
 _EXTERNAL_HITS = "vllm:external_prefix_cache_hits_total"
+#: Histogram over hand-offs and, on an engine of several GPUs, over these.
+_POST = "vllm:nixl_post_time_seconds"
 
 
 class PairMeter:
@@ -35,11 +37,15 @@ class PairMeter:
 
     Args:
         prefill, decode: facts of the engines.
+        decode_tp: GPUs of the decode engine that each fetch their part of a prompt, side by side.
         seed: of the prompts.
         timeout_s: a request that has not ended after so long is lost.
     """
 
-    def __init__(self, prefill: Facts, decode: Facts, *, seed: int = 0, timeout_s: float = 300.0) -> None:
+    def __init__(
+        self, prefill: Facts, decode: Facts, *, decode_tp: int = 1, seed: int = 0, timeout_s: float = 300.0
+    ) -> None:
+        self._decode_tp = decode_tp
         self._prefill = Client(prefill, timeout_s)
         self._decode = Client(decode, timeout_s)
         self._streams = Streams(seed + 1)
@@ -87,10 +93,10 @@ class PairMeter:
             raise SampleError(f"{self._prefill.facts.url} hands no KV over: no kv_transfer_params in its answer")
         stream = await self._decode.stream(prompt, _STEPS, kv_transfer_params=params)
         timeline = stream.timeline()
-        await self._check_moved(before, tokens)
+        after = await self._check_moved(before, tokens)
         step = steady.step_ms([timeline], steady.Window(timeline[0][0], timeline[-1][0])) or 0.0
         total, prefill = 1e3 * (timeline[0][0] - sent), 1e3 * prefill_s
-        return {
+        values = {
             "tokens": float(tokens),
             "total_ms": total,
             "prefill_ms": prefill,
@@ -98,12 +104,25 @@ class PairMeter:
             # Never below zero; what is left of a hand-off that the clock does not resolve is a microsecond.
             "transfer_ms": max(1e-3, total - prefill - step),
         }
+        post = self._post_ms(before, after)
+        return values if post is None else values | {"post_ms": post}
 
     async def _scrape(self) -> Scrape:
         return await scrape(self._decode.session, self._decode.facts.url)
 
-    async def _check_moved(self, before: Scrape, tokens: int) -> None:
-        """Refuse a hand-off whose KV the decode engine computed itself: it would do so in silence."""
+    def _post_ms(self, before: Scrape, after: Scrape) -> float | None:
+        """What each GPU of the decode engine took to post its copies, ms; None where the engine does not tell."""
+        if after.get(f"{_POST}_count") <= before.get(f"{_POST}_count"):
+            return None
+        # A GPU that fetches from several of the prefill engine posts, and counts, once for each.
+        return 1e3 * (after.get(f"{_POST}_sum") - before.get(f"{_POST}_sum")) / self._decode_tp
+
+    async def _check_moved(self, before: Scrape, tokens: int) -> Scrape:
+        """Refuse a hand-off whose KV the decode engine computed itself: it would do so in silence.
+
+        Returns:
+            The metrics that show it; the engine books copies when they have ended, before the first token.
+        """
         block = self._decode.facts.block_size or 16
         for _ in range(40):
             after = await self._scrape()
@@ -111,7 +130,7 @@ class PairMeter:
             if not names:
                 raise SampleError(f"{self._decode.facts.url} exports no count of transferred tokens")
             if any(after.get(name) - before.get(name) >= tokens - block for name in names):
-                return
+                return after
             await asyncio.sleep(0.05)
         moved = max(after.get(name) - before.get(name) for name in names)
         raise SampleError(f"{moved:.0f} of {tokens} prompt tokens were transferred; the others were computed again")

@@ -10,6 +10,7 @@ import statistics
 import time
 
 from planner.whatif.policies import make_policy
+from planner.whatif.policies.clairvoyant_windows import windows_of
 from planner.whatif.replay import replay
 from planner.whatif.run import warm_up
 from planner.whatif.simulator.simulation import Finished, Simulation
@@ -70,6 +71,12 @@ def main() -> None:
         walls = [replay(setting, make_policy(spec, setting), spec).wall_s for _ in range(3)]
         speed = requests / statistics.median(walls)
         print(f"replay {spec}: {speed:>9,.0f} requests/s by the clock, observation and decisions included")
+    for spec in ("clairvoyant", "clairvoyant:no-startup"):
+        outcome = replay(setting, make_policy(spec, setting), spec)
+        print(f"{spec}: {outcome.wall_s:.1f} s by the clock, its windows and corrections included")
+    windows = windows_of(setting)
+    held = [sum(column.nbytes for column in (w.counts, w.gpus, w.attained)) for w in windows]
+    print(f"  {len(windows)} windows, {statistics.mean(held):.0f} bytes each, {max(held)} at most")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ HISTOGRAMS: dict[str, tuple[Sequence[float], str]] = {
 }
 NIXL_HISTOGRAMS: dict[str, tuple[Sequence[float], str]] = {
     "nixl_xfer_time_seconds": (_TRANSFER, "Histogram of transfer duration for NIXL KV Cache transfers."),
+    "nixl_post_time_seconds": ((0.001, *_TRANSFER), "Histogram of transfer post time for NIXL KV Cache transfers."),
     "nixl_bytes_transferred": (
         [2.0 ** (11 + 2 * n) for n in range(12)],
         "Histogram of bytes transferred per NIXL KV Cache transfers.",
@@ -210,6 +211,7 @@ class EngineMetrics(Collector):
     def _transferred(self, request: Request) -> None:
         if self._linked:
             self._seconds("nixl_xfer_time_seconds", request.transfer_ms)
+            self._seconds("nixl_post_time_seconds", self._scheduler.timing.post_ms(request.isl))
             size = request.isl * self._scheduler.limits.kv_bytes_per_token
             self.histograms["nixl_bytes_transferred"].observe(size)
 

@@ -42,6 +42,8 @@ class Scheduler:
         self._decided_ms = -math.inf
         #: how long the last one took.
         self._last_ms = 0.0
+        #: what posting the hand-offs that begin now adds to the iteration that begins now.
+        self._posted_ms = 0.0
         self._transfers: list[tuple[float, int, Request]] = []
 
     @property
@@ -206,6 +208,7 @@ class Scheduler:
     def _begin_segment(self, now_ms: float) -> None:
         """Choose what runs from now on; without work the worker idles."""
         segment = self._segment
+        self._posted_ms = 0.0
         if self.limits.ahead:
             prompts = self._choose(now_ms, self._decided_ms, self.queues.batch.iteration)
             if prompts == 0.0 and not self.queues.batch:
@@ -218,11 +221,12 @@ class Scheduler:
         if prompts > 0.0:
             decode = self.timing.decode_ms(running, self.queues.batch.kv_tokens) if running else 0.0
             segment.first_ms = self.timing.mixed_ms(prompts, decode, running) if running else prompts
+            segment.first_ms += self._posted_ms
             segment.steps, segment.growth_ms = 1, 0.0
         elif running:
-            segment.first_ms = self.timing.decode_ms(running, self.queues.batch.kv_tokens)
+            segment.first_ms = self.timing.decode_ms(running, self.queues.batch.kv_tokens) + self._posted_ms
             segment.growth_ms = self.timing.decode_rise_ms(running, self.queues.batch.kv_tokens) * running
-            segment.steps = 1 if self.queues.fresh else self._segment_length()
+            segment.steps = 1 if self.queues.fresh or self._posted_ms else self._segment_length()
         else:
             segment.steps = 0
 
@@ -252,6 +256,7 @@ class Scheduler:
         """Reserve blocks for waiting hand-offs and start their transfers, in order."""
         while self.queues.waiting and self.queues.waiting[0].remote and (request := self.queues.admit()) is not None:
             request.state, request.transfer_ms = State.MOVING, self.timing.transfer_ms(request.isl)
+            self._posted_ms += self.timing.post_ms(request.isl)
             self.moving += 1
             heapq.heappush(self._transfers, (now_ms + request.transfer_ms, request.sequence, request))
             self.queues.tell(Kind.TRANSFER, now_ms, request)

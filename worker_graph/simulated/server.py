@@ -169,6 +169,10 @@ class Server:
         sent = 0
         while True:
             tokens, ended = self.engine.tokens(call), call.ended
+            if not ended:
+                # The last one comes with the reason, once it has passed the front end: a chunk of its own would leave
+                # nothing to say it with.
+                tokens = min(tokens, reply.ask.max_tokens - 1)
             if tokens > sent:
                 chunk = reply.part(sent, tokens, "length" if ended else None)
                 if sent == 0:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from profiler.timing import EngineTiming, TransferTiming
 
 #: Version of the file's contents.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class WorkerTiming:
         behind: the same for prompts whose iteration was launched while the one before it ran; shape (N,).
         decode: iteration time by running batch and KV node; shape (max_num_seqs + 1, K).
         transfer: hand-off time at 0, step, … tokens; shape (M,).
+        post: by how much the decode iteration with which it begins is longer, at the same steps; shape (P,).
     """
 
     limits: Limits
@@ -91,14 +92,16 @@ class WorkerTiming:
     behind: NDArray[np.float64]
     decode: NDArray[np.float64]
     transfer: NDArray[np.float64]
+    post: NDArray[np.float64]
     _prefill: list[float] = field(init=False, repr=False)
     _behind: list[float] = field(init=False, repr=False)
     _transfer: list[float] = field(init=False, repr=False)
+    _post: list[float] = field(init=False, repr=False)
     _rows: dict[int, list[float]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._prefill, self._transfer = self.prefill.tolist(), self.transfer.tolist()
-        self._behind = self.behind.tolist()
+        self._behind, self._post = self.behind.tolist(), self.post.tolist()
         self._nodes: int = self.decode.shape[1]
 
     @classmethod
@@ -140,7 +143,9 @@ class WorkerTiming:
             gpus=engine.gpus,
             source=source,
         )
-        return cls(limits, engine.prefill_ms, engine.behind_ms, engine.decode_ms, transfer.transfer_ms)
+        return cls(
+            limits, engine.prefill_ms, engine.behind_ms, engine.decode_ms, transfer.transfer_ms, transfer.post_ms
+        )
 
     def linear_ms(self, tokens: float, before: float = 0.0) -> float:
         """Time of an iteration's prompt tokens without attention; the first prompt goes on at `before`."""
@@ -168,6 +173,10 @@ class WorkerTiming:
     def transfer_ms(self, tokens: int) -> float:
         """Hand-off time of a prompt's KV."""
         return _between(self._transfer, tokens / self.limits.transfer_step_tokens)
+
+    def post_ms(self, tokens: int) -> float:
+        """By how much the iteration with which a hand-off begins is longer."""
+        return _between(self._post, tokens / self.limits.transfer_step_tokens)
 
     def decode_ms(self, batch: int, kv_tokens: int) -> float:
         """A pure decode iteration of `batch` requests that hold `kv_tokens` together."""
@@ -225,7 +234,7 @@ class WorkerTiming:
         return cls(_limits(about, file), *_checked(tables, about, file))
 
 
-_TABLES = ("prefill", "behind", "decode", "transfer")
+_TABLES = ("prefill", "behind", "decode", "transfer", "post")
 _RIGHT = "a file written with --write-timing"
 
 
@@ -252,8 +261,9 @@ def _limits(about: Any, file: Path) -> Limits:
 
 
 def _checked(tables: list[NDArray[np.float64]], about: dict[str, Any], file: Path) -> list[NDArray[np.float64]]:
-    prefill, behind, decode, transfer = tables
-    shapes = all(table.ndim == 1 and len(table) > 1 for table in (prefill, transfer)) and behind.shape == prefill.shape
+    prefill, behind, decode, transfer, post = tables
+    lines = all(table.ndim == 1 and len(table) > 1 for table in (prefill, transfer, post))
+    shapes = lines and behind.shape == prefill.shape
     if not shapes or decode.ndim != 2 or decode.shape[0] <= about["max_num_seqs"] or decode.shape[1] < 2:
         raise InputError("tables of the wrong shape", expected=_RIGHT, source=file)
     if not all(np.isfinite(table).all() and (table >= 0).all() for table in tables):

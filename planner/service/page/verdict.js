@@ -72,6 +72,7 @@ export function verdict() {
   else
     for (const [pool, done] of Object.entries(last?.outcome ?? {}))
       if (/^(failed|not applied)/.test(done)) notes.push(`${pool === "*" ? "The plan" : pool}: ${done}`);
+  notes.push(...(state.notices ?? []));
   for (const gap of last?.gaps ?? []) if (!text.includes(gap)) notes.push(`Not seen: ${gap}`);
   for (const [stage, fault] of activeErrors())
     if (!text.includes(fault.text) && !notes.some(note => note.includes(fault.text)))

@@ -1,6 +1,7 @@
 """Dynamo's classic throughput planner, as a peer in replays: tables, correction factors, three predictors.
 
-The algorithm of `planner_core.py` of ai-dynamo 0.7 to 0.8, its known faults included: queueing is ignored in
+The algorithm of `planner_core.py` of ai-dynamo 0.7 to 0.8 (and, but for the ARIMA, of 0.9 and 1.0), its known faults
+included: queueing is ignored in
 prefill, each of the three means is predicted alone and one interval ahead, latencies are means, an interval without
 completed requests changes nothing, and the rounding of the budget rule may ask for more than the budget. Where a
 replay differs:
@@ -8,6 +9,7 @@ replay differs:
 * The peer counts requests when they complete; here the arrivals count. Under overload that is to its advantage.
 * ISL and OSL are means of the sample of completed requests that a policy is shown, not of all of them.
 * Bounds are those of the replay's pools, which play the part of `--min-endpoint`; the peer knows no maximum per pool.
+* While workers start, what was decided is dropped, as the Kubernetes connector does with a graph that is not Ready.
 * A replay begins at the first request, so the peer's fixed delay of 30 s before its first interval is left out.
 """
 
@@ -18,12 +20,13 @@ from dataclasses import dataclass
 
 from planner.core.types import Known, Observation, Plan, Pool, Role
 from planner.whatif.policies.base import Policy, Setting
-from planner.whatif.policies.dynamo_predictors import Arima, Constant, Predictor
+from planner.whatif.policies.dynamo_predictors import Arima, Constant, Predictor, WindowedArima
 from planner.whatif.policies.dynamo_tables import DecodeLookup, PrefillLookup, finite
 from planner.whatif.policies.options import positive, split_options, unknown
 from profiler.errors import InputError
 
-PREDICTORS: dict[str, type[Predictor]] = {"arima": Arima, "constant": Constant}
+#: `--load-predictor`; 0.9 and 1.0 fit their ARIMA once and keep its order.
+PREDICTORS: dict[str, type[Predictor]] = {"arima": WindowedArima, "arima-once": Arima, "constant": Constant}
 
 #: `--adjustment-interval`, s.
 DEFAULT_INTERVAL_S = 180.0
@@ -165,10 +168,12 @@ class DynamoClassic(Policy):
         self._osl.add(seen.osl)
         if seen.valid:
             try:
-                self._plan = self._size(seen)
+                wanted = self._size(seen)
             except (ArithmeticError, ValueError):
                 # The peer logs "Failed to …" and leaves the replicas as they are: no decode worker, a zero in a table.
                 return self._plan
+            if _settled(observation):
+                self._plan = wanted
         return self._plan
 
     def _read(self, observation: Observation) -> Interval:
@@ -210,11 +215,18 @@ class DynamoClassic(Policy):
         return {p_pool.name: min(p, p_pool.max_workers), d_pool.name: min(d, d_pool.max_workers)}
 
 
+def _settled(observation: Observation) -> bool:
+    """Whether every worker that was asked for is ready, as far as that is known."""
+    if not isinstance(observation.pools, Known):
+        return True
+    return all(state.ready >= state.desired for state in observation.pools.value.values())
+
+
 def parse(options: str, setting: Setting) -> DynamoClassic:
     """The policy of `dynamo-classic:OPTIONS`.
 
     Args:
-        options: comma-separated: `arima` or `constant`, `no-correction`, `interval_s=SECONDS`; may be empty.
+        options: comma-separated: `arima`, `arima-once` or `constant`, `no-correction`, `interval_s=SECONDS`, or empty.
         setting: of the replay.
 
     Raises:
@@ -229,5 +241,7 @@ def parse(options: str, setting: Setting) -> DynamoClassic:
         elif key == "interval_s":
             interval_s = positive("dynamo-classic", key, value)
         else:
-            raise unknown("dynamo-classic", key, value, "arima, constant, no-correction or interval_s=SECONDS")
+            raise unknown(
+                "dynamo-classic", key, value, "arima, arima-once, constant, no-correction or interval_s=SECONDS"
+            )
     return DynamoClassic(setting, interval_s=interval_s, predictor=predictor, corrected=corrected)

@@ -1,11 +1,10 @@
-"""The load predictors of Dynamo's classic planner: last value, and an ARIMA model; one point ahead, no lead time.
+"""The load predictors of Dynamo's planners: last value, and an ARIMA model; one point ahead, no lead time.
 
-Dynamo's `arima` is `pmdarima.auto_arima`, called once on the first five points; from then on its `update` only
-appends points and refines the parameters, and the order never changes. pmdarima fits statsmodels' SARIMAX underneath,
-which is called here directly. Two differences: the order is the best of all that auto_arima may choose from, by AIC,
-where auto_arima walks there in steps and may stop early; and orders above 2, possible only when the first nine points
-are equal or more, are left out. On interval series of the public Azure and Mooncake traces the forecasts are those of
-pmdarima 2.1.1, and so they are on 39 of 40 random series of 14 points.
+Dynamo's `arima` is `pmdarima.auto_arima`. Releases 0.7 and 0.8 call it anew for every forecast, on the last 50 points.
+From 0.9 on it is called once, on the first five; then its `update` only appends points and refines the parameters, and
+the order never changes. pmdarima fits statsmodels' SARIMAX underneath, which is called here directly, in the same
+stepwise search for the order. On series of the public Azure trace, random walks and a noisy sine the forecasts are
+those of pmdarima 2.1.1 to the last digit.
 """
 
 from __future__ import annotations
@@ -14,17 +13,19 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Points before the first ARIMA fit.
-MIN_POINTS = 5
+#: Points before the first ARIMA fit; points that 0.8 remembers (`--load-prediction-window-size`).
+MIN_POINTS, WINDOW = 5, 50
 
 #: auto_arima's defaults: iterations of a fit, of an update, largest d, significance of the test for stationarity.
 _FIT_ITERATIONS, _UPDATE_ITERATIONS, _MAX_D = 50, 5, 2
+#: Longest p and q; never more than a third of the points.
+MOST_LAGS = 5
+
 #: Critical value of the KPSS test for level stationarity at 5 % (Kwiatkowski et al. 1992, table 1).
 _KPSS_5_PERCENT = 0.463
 #: An inverse root beyond this is too near the unit circle for auto_arima.
@@ -74,6 +75,25 @@ class _Order:
     intercept: bool
 
 
+class WindowedArima(Predictor):
+    """ARIMA as in 0.7 and 0.8: chosen anew for every forecast, on the last 50 points; before the fifth, the last."""
+
+    def add(self, value: float) -> None:
+        """Take in the value of an interval, as `Predictor.add`; the oldest beyond 50 is forgotten."""
+        super().add(value)
+        del self.values[:-WINDOW]
+
+    def next(self) -> float:
+        """One step ahead, which may be below zero; the last value where no model can be fitted."""
+        if len(self.values) < MIN_POINTS or len(set(self.values)) == 1:
+            return self.last
+        try:
+            _, result = _choose(np.array(self.values))
+            return float(result.forecast(1)[0])
+        except (ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError):
+            return self.last
+
+
 class Arima(Predictor):
     """ARIMA, its order chosen on the first five points and kept; the last value until then."""
 
@@ -110,24 +130,58 @@ class Arima(Predictor):
 
 
 def _choose(series: _Array) -> tuple[_Order, Any]:
-    """The order with the least AIC, and its fit."""
+    """The order that a stepwise search finds to have the least AIC, and its fit.
+
+    Hyndman and Khandakar, Automatic Time Series Forecasting, Journal of Statistical Software 27 (2008), section 3.2:
+    from the best of a few simple models on, to the first better one among its neighbours, until there is none.
+    """
     d = _differences(series)
-    longest = min(2, len(series) // 3)
-    best: tuple[float, _Order, Any] | None = None
-    for p, q, intercept in product(range(longest + 1), range(longest + 1), (True, False)):
-        if intercept and d > 1:
-            continue  # neither does auto_arima
-        order = _Order(p, d, q, intercept)
+    longest = min(MOST_LAGS, len(series) // 3)
+    search = _Search(series, d)
+    first = min(2, longest)
+    search.better(_Order(first, d, first, d < 2))
+    search.better(_Order(0, d, 0, d < 2))
+    if longest > 0:
+        search.better(_Order(1, d, 0, d < 2))
+        search.better(_Order(0, d, 1, d < 2))
+    if d < 2:
+        search.better(_Order(0, d, 0, intercept=False))
+    while search.best is not None:
+        if not any(search.better(order) for order in _neighbours(search.best[1], longest)):
+            return search.best[1], search.best[2]
+    raise ValueError("no order can be fitted")
+
+
+class _Search:
+    """Models that were tried, and the best so far: its AIC, order and fit."""
+
+    def __init__(self, series: _Array, d: int) -> None:
+        self._series, self._d = series, d
+        self._tried: set[_Order] = set()
+        self.best: tuple[float, _Order, Any] | None = None
+
+    def better(self, order: _Order) -> bool:
+        """Whether this model, tried for the first time, is the best."""
+        if order in self._tried:
+            return False
+        self._tried.add(order)
         try:
-            result = _fit(series, order, _FIT_ITERATIONS)
+            result = _fit(self._series, order, _FIT_ITERATIONS)
         except (ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError):
-            continue
+            return False
         aic = float(result.aic)
-        if math.isfinite(aic) and _roots_inside(result) and (best is None or aic < best[0]):
-            best = (aic, order, result)
-    if best is None:
-        raise ValueError("no order can be fitted")
-    return best[1], best[2]
+        if not math.isfinite(aic) or not _roots_inside(result) or (self.best is not None and aic >= self.best[0]):
+            return False
+        self.best = (aic, order, result)
+        return True
+
+
+def _neighbours(order: _Order, longest: int) -> list[_Order]:
+    """One lag less or more of one kind, then of both, then the same without or with an intercept."""
+    steps = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+    near = [_Order(order.p + p, order.d, order.q + q, order.intercept) for p, q in steps]
+    allowed = [one for one in near if 0 <= one.p <= longest and 0 <= one.q <= longest]
+    return [*allowed, _Order(order.p, order.d, order.q, not order.intercept)]
 
 
 def _fit(series: _Array, order: _Order, iterations: int, start: _Array | None = None) -> Any:

@@ -37,7 +37,7 @@ class PrefillLookup:
     def __init__(self, profile: Profile) -> None:
         from scipy.interpolate import interp1d  # noqa: PLC0415 - slow to import, and only this policy needs it
 
-        rows = _rows(profile, "prefill")
+        rows = table_rows(profile, "prefill", "dynamo-classic")
         isl, ttft_ms = rows["isl"], rows["ttft_ms"]
         computed = isl / ttft_ms * 1000.0 / profile.meta.gpu.count_per_worker
         at, place = np.unique(isl, return_inverse=True)
@@ -84,7 +84,7 @@ class DecodeLookup:
     """
 
     def __init__(self, profile: Profile) -> None:
-        rows = _rows(profile, "decode")
+        rows = table_rows(profile, "decode", "dynamo-classic")
         capacity = profile.meta.kv_capacity_tokens
         if capacity is None:
             raise InputError(
@@ -132,10 +132,15 @@ def _nearest(axis: _Array, value: float) -> int:
     return int(np.clip(np.round((value - axis[0]) / (axis[1] - axis[0])), 0, len(axis) - 1))
 
 
-def _rows(profile: Profile, name: str) -> Samples:
+def table_rows(profile: Profile, name: str, policy: str) -> Samples:
+    """A profile's samples of one table.
+
+    Raises:
+        InputError: it has none; says which policy needs them.
+    """
     rows = {str(table): samples for table, samples in profile.samples.items()}.get(name)
     if rows is None:
-        raise InputError(f"missing, and dynamo-classic needs it for {name}", source=profile.path / f"{name}.csv")
+        raise InputError(f"missing, and {policy} needs it for {name}", source=profile.path / f"{name}.csv")
     return rows
 
 

@@ -8,6 +8,7 @@ constant of the usual examples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,9 +30,14 @@ PREFILL_SHARE, DECODE_SHARE = 0.25, 0.7
 _MOST_REQUESTS = 2048
 
 
-def metric_of(role: Role, metric: Metric) -> Metric:
-    """The metric of a pool: KV usage says little of a prefill worker, which frees a prompt's KV at once."""
-    return "concurrency" if metric == "kv" and role is Role.PREFILL else metric
+def metrics_of(role: Role, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    """The metrics that a pool is scaled on, each once.
+
+    KV usage says little of a prefill worker, which frees a prompt's KV at once: a prefill pool goes without it, and
+    takes `concurrency` where it was the only one.
+    """
+    found = tuple(dict.fromkeys(metric for metric in metrics if not (metric == "kv" and role is Role.PREFILL)))
+    return found or ("concurrency",)
 
 
 def default_target(role: Role, metric: Metric, profile: Profile, sla: Sla, lengths: LengthSample) -> float:
@@ -39,7 +45,7 @@ def default_target(role: Role, metric: Metric, profile: Profile, sla: Sla, lengt
 
     Args:
         role: of the pool.
-        metric: as `metric_of` gave it.
+        metric: as `metrics_of` gave it.
         profile: of the pool's workers.
         sla: limits that the load test goes up to.
         lengths: requests to test with.

@@ -19,14 +19,36 @@ def positive(policy: str, key: str, value: str | None) -> float:
     Raises:
         InputError: it is none; names the option.
     """
+    number = _parsed(value)
+    if not number > 0:
+        raise _no_number(policy, key, value, "a positive number")
+    return number
+
+
+def finite(policy: str, key: str, value: str | None) -> float:
+    """Any finite number.
+
+    Raises:
+        InputError: it is none; names the option.
+    """
+    number = _parsed(value)
+    if math.isnan(number):
+        raise _no_number(policy, key, value, "a number")
+    return number
+
+
+def _parsed(value: str | None) -> float:
+    """The finite number of a text; not a number where it is none."""
     try:
         number = float(value or "")
     except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        found = "no value" if value is None else repr(value)
-        raise InputError(f"{policy}: {key} has {found}", expected=f"a positive number, {key}=NUMBER", field="--policy")
-    return number
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _no_number(policy: str, key: str, value: str | None, expected: str) -> InputError:
+    found = "no value" if value is None else repr(value)
+    return InputError(f"{policy}: {key} has {found}", expected=f"{expected}, {key}=NUMBER", field="--policy")
 
 
 def unknown(policy: str, key: str, value: str | None, expected: str) -> InputError:

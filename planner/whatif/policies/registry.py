@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from itertools import product
 
 from planner.core.types import Pool, Role
-from planner.whatif.policies import clairvoyant, dynamo_classic, hpa, ours, static
+from planner.whatif.policies import apa, clairvoyant, dynamo, dynamo_classic, hpa, keda, kpa, ours, static, wva, wva_v2
 from planner.whatif.policies.base import Policy, Setting
 from profiler.errors import InputError
 
@@ -18,6 +18,12 @@ POLICIES: Mapping[str, Callable[[str, Setting], Policy]] = {
     "hpa": hpa.parse,
     "dynamo-classic": dynamo_classic.parse,
     "clairvoyant": clairvoyant.parse,
+    "kpa": kpa.parse,
+    "keda": keda.parse,
+    "wva": wva.parse,
+    "wva-v2": wva_v2.parse,
+    "apa": apa.parse,
+    "dynamo": dynamo.parse,
 }
 
 _RANGE = re.compile(r"static:(\w+)\.\.(\w+)")

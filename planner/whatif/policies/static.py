@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from planner.core.types import Observation, Plan, Pool, Role
 from planner.whatif.policies.base import Policy, Setting
+from planner.whatif.policies.hindsight import counts_for_mean, counts_for_peak
 from profiler.errors import InputError
 
 _DISAGGREGATED = re.compile(r"(\d{1,4})p(\d{1,4})d")
@@ -17,6 +18,7 @@ class Static(Policy):
     """The same workers from the first second to the last."""
 
     interval_s = 60.0
+    observes = False
 
     def __init__(self, plan: Plan) -> None:
         self._plan = dict(plan)
@@ -30,12 +32,21 @@ class Static(Policy):
         return self._plan
 
 
+#: Counts chosen with knowledge of the whole trace.
+IN_HINDSIGHT: Mapping[str, Callable[[Setting], Plan]] = {"mean": counts_for_mean, "peak": counts_for_peak}
+
+
 def parse(options: str, setting: Setting) -> Static:
-    """`static:3p4d` or `static:2a`.
+    """`static:3p4d` or `static:2a`; `static:mean` or `static:peak` for an oracle's choice.
+
+    The last two are the cheapest counts that the capacity model needs for the trace's mean rate, and for the minute
+    that needs most GPUs: what one would have bought knowing the load, and no autoscaler.
 
     Raises:
         InputError: not a layout, one of another kind of graph, or one beyond the budget.
     """
+    if options in IN_HINDSIGHT:
+        return Static(IN_HINDSIGHT[options](setting))
     plan = parse_layout(options, setting.pools, "--policy")
     gpus = sum(plan[pool.name] * pool.gpus_per_worker for pool in setting.pools.values())
     if gpus > setting.settings.max_gpus:

@@ -41,13 +41,27 @@ if _FOLDER is not None:
     numba.config.CACHE_DIR = str(_FOLDER)  # type: ignore[attr-defined]  # numba sets its options at run time
 
 
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function of the simulator's kernel.
+def _compile(function: Callable[P, R], **more: Any) -> Callable[P, R]:
+    """Compile in nopython mode.
 
     No fast-math: the same seed must give the same result on every machine, so only IEEE operations in program order.
     No reference counting (`_nrt`, an option of numba's own target): the kernel allocates nothing, and counting
     references of the simulation's arrays at each call made it five times slower.
     """
-    options: dict[str, Any] = {"cache": _FOLDER is not None, "error_model": "numpy", "_nrt": False}
+    options: dict[str, Any] = {"cache": _FOLDER is not None, "error_model": "numpy", "_nrt": False, **more}
     compiled: Callable[P, R] = numba.njit(function, **options)
     return compiled
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function that only compiled functions call, into the body of each of its callers.
+
+    A call would pass the whole simulation, some hundred words of arrays, on the stack, which takes longer than most of
+    these functions. What is called in many places should therefore be small.
+    """
+    return _compile(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def entry(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function that Python calls."""
+    return _compile(function, no_cfunc_wrapper=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from planner.whatif.simulator.compiled import kernel
+from planner.whatif.simulator.batch import retire_if_empty
+from planner.whatif.simulator.compiled import entry, kernel
 from planner.whatif.simulator.heaps import append, end_transfer, pop, take_slot
+from planner.whatif.simulator.segment import begin_segment, cut_segment, end_segment, reach
 from planner.whatif.simulator.state import (
     DECODE,
     FIRST,
@@ -24,14 +26,6 @@ from planner.whatif.simulator.state import (
     Floats,
     Ints,
     Sim,
-)
-from planner.whatif.simulator.worker import (
-    begin_segment,
-    blocks_for,
-    cut_segment,
-    end_segment,
-    reach,
-    retire_if_empty,
 )
 
 
@@ -60,17 +54,13 @@ def _pick_worker(s: Sim, pool: int) -> int:
 
 
 @kernel
-def _dispatch(s: Sim, pool: int, now: float) -> None:
-    """Hand the pool's waiting requests to ready workers, in order, as long as there is one."""
-    while s.lists[pool, WAIT, HEAD] != NONE:
-        w = _pick_worker(s, pool)
-        if w == NONE:
-            return
-        slot = pop(s, pool, WAIT)
-        s.requests[slot].worker = w
-        s.workers[w].in_flight += 1
-        s.workers[w].wait_count += 1
-        reach(s, w, WAIT, slot, now)
+def _dispatch(s: Sim, pool: int, w: int, now: float) -> bool:
+    """Hand the first of the pool's waiting requests to worker w; whether the worker idles and must begin now."""
+    slot = pop(s, pool, WAIT)
+    s.requests[slot].worker = w
+    s.workers[w].in_flight += 1
+    s.workers[w].wait_count += 1
+    return reach(s, w, WAIT, slot, now)
 
 
 @kernel
@@ -79,10 +69,7 @@ def _arrive(s: Sim, now: float, isl: int, osl: int, hit: int) -> None:
     s.totals[0].arrived += 1
     s.per_second[int(now / 1000.0) % SECONDS] += 1
     pool = DECODE if s.totals[0].disaggregated == 1 else FIRST
-    if (
-        blocks_for(isl + osl, s.engines[pool].block) > s.engines[pool].capacity_blocks
-        or blocks_for(isl, s.engines[FIRST].block) > s.engines[FIRST].capacity_blocks
-    ):
+    if isl + osl > s.engines[pool].most_tokens or isl > s.engines[FIRST].most_tokens:
         s.totals[0].failed += 1
         return
     slot = take_slot(s)
@@ -97,24 +84,30 @@ def _arrive(s: Sim, now: float, isl: int, osl: int, hit: int) -> None:
     s.requests[slot].blocks = 0
     s.requests[slot].source = NONE
     append(s, FIRST, WAIT, slot)
-    _dispatch(s, FIRST, now)
 
 
 @kernel
-def _transferred(s: Sim, now: float) -> None:
-    """A hand-off ended: the prefill worker's blocks are free, the request joins its decode worker's next iteration."""
-    slot = end_transfer(s)
+def _release_source(s: Sim, slot: int, now: float) -> int:
+    """A hand-off ended: the prefill worker's blocks are free; that worker if it idles and must begin now, else NONE."""
     source = s.requests[slot].source
     s.requests[slot].source = NONE
     s.workers[source].blocks -= s.requests[slot].source_blocks
     if s.lists[source + POOLS, WAIT, HEAD] != NONE:
+        if s.workers[source].seg_steps == 0:
+            return source
         cut_segment(s, source, now)
-    retire_if_empty(s, source, now)
-    w = s.requests[slot].worker
-    reach(s, w, JOIN, slot, now)
+    else:
+        retire_if_empty(s, source, now)
+    return NONE
 
 
-@kernel
+@entry
+def retire(s: Sim, w: int, now: float) -> None:
+    """End worker w if it drains and holds nothing more."""
+    retire_if_empty(s, w, now)
+
+
+@entry
 def advance(s: Sim, until_ms: float, arrival: Floats, isl: Ints, osl: Ints, hit: Ints, last_chunk: bool) -> int:
     """Run to `until_ms`, or until the caller is needed.
 
@@ -133,7 +126,21 @@ def advance(s: Sim, until_ms: float, arrival: Floats, isl: Ints, osl: Ints, hit:
     chunk = len(arrival)
     # One event completes at most one batch.
     room = len(s.out) - s.heap.shape[1]
+    # What the event at hand leaves to do before the next: a worker that idles and has work, a second one, and a pool
+    # whose waiting requests may be handed out. Each is done in one place of this loop, as every call is inlined.
+    idle, second, waiting, now = NONE, NONE, NONE, 0.0
     while True:
+        if idle != NONE:
+            begin_segment(s, idle, now)
+            idle, second = second, NONE
+            continue
+        if waiting != NONE:
+            w = _pick_worker(s, waiting) if s.lists[waiting, WAIT, HEAD] != NONE else NONE
+            if w == NONE:
+                waiting = NONE
+            elif _dispatch(s, waiting, w, now):
+                idle = w
+            continue
         following = s.totals[0].next_arrival
         if following >= chunk and not last_chunk:
             return NEED_ARRIVALS
@@ -158,14 +165,16 @@ def advance(s: Sim, until_ms: float, arrival: Floats, isl: Ints, osl: Ints, hit:
         if kind == 2:
             s.totals[0].next_arrival = following + 1
             _arrive(s, now, isl[following], osl[following], hit[following])
+            waiting = FIRST
         elif kind == 1:
-            _transferred(s, now)
+            slot = end_transfer(s)
+            idle = _release_source(s, slot, now)
+            if reach(s, s.requests[slot].worker, JOIN, slot, now):
+                idle, second = s.requests[slot].worker, idle
         elif s.workers[w].state == STARTING:
             s.workers[w].state = READY
             s.workers[w].event = NEVER
-            _dispatch(s, s.workers[w].pool, now)
+            waiting = s.workers[w].pool
         else:
             end_segment(s, w, now)
-            begin_segment(s, w, now)
-            if s.lists[DECODE, WAIT, HEAD] != NONE:
-                _dispatch(s, DECODE, now)
+            idle, waiting = w, DECODE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from planner.core.engines import Engines
 from planner.core.types import Role
 from planner.whatif.simulator import state as st
-from planner.whatif.simulator.loop import advance
-from planner.whatif.simulator.worker import retire_if_empty
+from planner.whatif.simulator.loop import advance, retire
 from planner.whatif.traces import Trace, TraceChunk
+from profiler.timing import EngineTiming
 
 Routing = Literal["round_robin", "least_loaded"]
 ROUTING = {"round_robin": st.ROUND_ROBIN, "least_loaded": st.LEAST_LOADED}
@@ -44,6 +44,25 @@ class Supply:
     kv_usage: float
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """One ready worker's load at this moment, as its own metrics would show it.
+
+    Attributes:
+        number: of the worker; it keeps it for life.
+        waiting: requests in the engine's queue.
+        running: requests in the engine's batch.
+        kv_usage: share of its KV blocks in use.
+        kv_capacity_tokens: tokens that its KV cache holds.
+    """
+
+    number: int
+    waiting: int
+    running: int
+    kv_usage: float
+    kv_capacity_tokens: int
+
+
 class Simulation:
     """One replay of a trace on a graph whose workers are added and drained from outside.
 
@@ -52,6 +71,8 @@ class Simulation:
         trace: arrivals; read in chunks, so that memory follows the requests in flight.
         routing: the gateway's policy for both pools.
         on_finished: called with finished requests whenever some are taken out.
+        others: role and timing of workers of other layouts that may come beside the role's own.
+        like: another simulation of the very same engines, routing and others, whose tables are taken instead of made.
     """
 
     def __init__(
@@ -60,10 +81,18 @@ class Simulation:
         trace: Trace,
         routing: Routing,
         on_finished: Callable[[Finished], None],
+        others: Sequence[tuple[Role, EngineTiming]] = (),
+        like: Simulation | None = None,
     ) -> None:
         second = engines.timing[1] if len(engines.timing) > 1 else None
         self.engines = engines
-        self._sim = st.new_sim((engines.timing[0], second), engines.transfer, ROUTING[routing])
+        beside = [(engines.roles.index(role), timing) for role, timing in others]
+        gpus = [*(e.gpus for e in engines.timing), *([0] * (2 - len(engines.timing))), *(e.gpus for _, e in beside)]
+        self._gpus = {number: count for number, count in enumerate(gpus) if count}
+        if like is None:
+            self._sim = st.new_sim((engines.timing[0], second), engines.transfer, ROUTING[routing], others=beside)
+        else:
+            self._sim = st.emptied(like.raw)
         self._chunks: Iterator[TraceChunk] = trace.chunks()
         self._on_finished = on_finished
         self._ahead = _columns(next(self._chunks, None))
@@ -134,29 +163,36 @@ class Simulation:
         """The kernel's number of a role's pool."""
         return self.engines.roles.index(role)
 
-    def add_worker(self, role: Role, ready_ms: float) -> None:
-        """Ask for one worker now; it serves from `ready_ms` on."""
+    def add_worker(self, role: Role, ready_ms: float, other: int | None = None) -> None:
+        """Ask for one worker now, which serves from `ready_ms` on.
+
+        Args:
+            role: its pool.
+            ready_ms: when it serves.
+            other: place of its layout among `others`; the role's own layout without it.
+        """
         pool = self.pool_of(role)
-        free = np.flatnonzero(self._sim.workers["state"] == st.FREE)
-        if len(free) == 0:
+        # The first free place, as FREE is the least of the states.
+        w = int(self._sim.workers["state"].argmin())
+        if self._sim.workers["state"][w] != st.FREE:
+            w = len(self._sim.workers)
             self._sim = st.with_more_workers(self._sim)
-            free = np.flatnonzero(self._sim.workers["state"] == st.FREE)
-        w, s = int(free[0]), self._sim
-        s.workers["pool"][w] = pool
-        s.workers["state"][w] = st.STARTING
-        s.workers["event"][w] = max(ready_ms, s.totals["clock"][0])
-        s.workers["born"][w] = s.totals["clock"][0]
-        s.workers["iteration"][w] = s.workers["kv"][w] = s.workers["blocks"][w] = s.workers["seats"][w] = s.workers[
-            "in_flight"
-        ][w] = 0
-        s.workers["seg_steps"][w] = s.workers["wait_count"][w] = s.workers["heap_count"][w] = 0
+        s = self._sim
+        worker = np.zeros((), dtype=st.WORKER)
+        worker["pool"], worker["engine"], worker["state"] = pool, self._engine(role, other), st.STARTING
+        worker["event"], worker["born"] = max(ready_ms, s.totals["clock"][0]), s.totals["clock"][0]
+        s.workers[w] = worker
         s.phase[w] = 0
         s.totals["workers"][0] = max(s.totals["workers"][0], w + 1)
 
-    def drain_worker(self, role: Role) -> None:
-        """Take one worker out of service: a starting one ends at once, else the least loaded one drains."""
-        pool, s = self.pool_of(role), self._sim
-        mine = (s.workers["pool"] == pool) & (s.workers["state"] != st.FREE)
+    def _engine(self, role: Role, other: int | None) -> int:
+        """The kernel's number of a layout."""
+        return self.pool_of(role) if other is None else 2 + other
+
+    def drain_worker(self, role: Role, other: int | None = None) -> None:
+        """Take one worker of a layout out of service: a starting one ends at once, else the least loaded one drains."""
+        s = self._sim
+        mine = (s.workers["engine"] == self._engine(role, other)) & (s.workers["state"] != st.FREE)
         starting = np.flatnonzero(mine & (s.workers["state"] == st.STARTING))
         if len(starting):
             w = int(starting[np.argmax(s.workers["event"][starting])])
@@ -167,25 +203,45 @@ class Simulation:
                 return
             w = int(ready[np.argmin(s.workers["in_flight"][ready])])
             s.workers["state"][w] = st.DRAINING
-        retire_if_empty(s, w, float(s.totals["clock"][0]))
+        retire(s, w, float(s.totals["clock"][0]))
 
-    def supply(self, role: Role) -> Supply:
-        """The role's workers and their load."""
-        pool, s = self.pool_of(role), self._sim
-        mine = s.workers["pool"] == pool
-        ready, draining = mine & (s.workers["state"] == st.READY), mine & (s.workers["state"] == st.DRAINING)
-        serving = ready | draining
-        capacity = int(s.engines["capacity_blocks"][pool]) * max(1, int(ready.sum()))
-        in_flight = int(s.workers["in_flight"][serving].sum())
-        waiting = int(s.workers["wait_count"][serving].sum()) + self._held_at_gateway(pool)
+    def supply(self, role: Role, other: int | None = None) -> Supply:
+        """A layout's workers and their load; what waits at the gateway for the role counts to it."""
+        pool, engine, s = self.pool_of(role), self._engine(role, other), self._sim
+        # Several times a tick: only places that were ever used, and a few passes over them.
+        workers = s.workers[: int(s.totals["workers"][0])]
+        mine = workers["engine"] == engine
+        state = workers["state"][mine]
+        _, starting, ready, draining = np.bincount(state, minlength=st.DRAINING + 1).tolist()
+        # A worker that starts has nothing in flight, nor has a place whose worker is gone.
+        queued = int(np.add.reduce(workers["wait_count"][mine]))
+        in_flight = int(np.add.reduce(workers["in_flight"][mine]))
+        blocks = int(np.add.reduce(workers["blocks"][mine][state == st.READY]))
         return Supply(
-            ready=int(ready.sum()),
-            starting=int((mine & (s.workers["state"] == st.STARTING)).sum()),
-            draining=int(draining.sum()),
-            waiting=waiting,
-            running=in_flight - int(s.workers["wait_count"][serving].sum()),
-            kv_usage=float(s.workers["blocks"][ready].sum()) / capacity,
+            ready=ready,
+            starting=starting,
+            draining=draining,
+            waiting=queued + self._held_at_gateway(pool),
+            running=in_flight - queued,
+            kv_usage=float(blocks) / (int(s.engines["capacity_blocks"][engine]) * max(1, ready)),
         )
+
+    def loads(self, role: Role, other: int | None = None) -> list[WorkerLoad]:
+        """The ready workers of a layout, one by one, oldest number first."""
+        engine, s = self._engine(role, other), self._sim
+        blocks = int(s.engines["capacity_blocks"][engine])
+        size = int(s.engines["block"][engine])
+        ready = np.flatnonzero((s.workers["engine"] == engine) & (s.workers["state"] == st.READY))
+        return [
+            WorkerLoad(
+                number=int(w),
+                waiting=int(s.workers["wait_count"][w]),
+                running=int(s.workers["in_flight"][w] - s.workers["wait_count"][w]),
+                kv_usage=float(s.workers["blocks"][w]) / max(1, blocks),
+                kv_capacity_tokens=blocks * size,
+            )
+            for w in ready
+        ]
 
     def _held_at_gateway(self, pool: int) -> int:
         held, slot = 0, int(self._sim.lists[pool, st.WAIT, st.HEAD])
@@ -196,12 +252,9 @@ class Simulation:
 
     def gpus(self) -> int:
         """GPUs held now: starting, ready and draining workers."""
-        s = self._sim
-        alive = s.workers["state"] != st.FREE
-        return sum(
-            int((alive & (s.workers["pool"] == pool)).sum()) * engine.gpus
-            for pool, engine in enumerate(self.engines.timing)
-        )
+        workers = self._sim.workers[: int(self._sim.totals["workers"][0])]
+        engines = workers["engine"][workers["state"] != st.FREE]
+        return sum(int(np.count_nonzero(engines == engine)) * gpus for engine, gpus in self._gpus.items())
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
@@ -224,9 +277,9 @@ class Simulation:
         end = min(float(s.totals["clock"][0]), float(s.totals["window_ms"][0]))
         alive = s.workers["state"] != st.FREE
         total = 0.0
-        for pool, engine in enumerate(self.engines.timing):
-            held = np.maximum(0.0, end - s.workers["born"][alive & (s.workers["pool"] == pool)]).sum()
-            total += (float(s.engines["worker_ms"][pool]) + float(held)) * engine.gpus
+        for engine, gpus in self._gpus.items():
+            held = np.maximum(0.0, end - s.workers["born"][alive & (s.workers["engine"] == engine)]).sum()
+            total += (float(s.engines["worker_ms"][engine]) + float(held)) * gpus
         return total / 3_600_000.0
 
     @property

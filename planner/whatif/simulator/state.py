@@ -2,11 +2,13 @@
 
 Times are milliseconds since the trace's start. A *slot* is a place for a request in flight; slots are reused, so memory
 follows the requests in flight and not the length of the trace. A request sits in exactly one list at a time, linked
-through `next`. Roles: pool 0 is prefill or aggregated, pool 1 is decode.
+through `next`. Roles: pool 0 is prefill or aggregated, pool 1 is decode. Engines 0 and 1 are theirs; from 2 on come the
+engines of other layouts, whose workers may be in a pool beside its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -54,14 +56,16 @@ def _fields(integers: str, floats: str = "") -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in integers.split()] + [(name, np.float64) for name in floats.split()])
 
 
-#: One per pool. `cursor` is where the gateway's next choice starts; `worker_ms` the time of workers that are gone;
+#: One per engine. `cursor`, `routing` and `most_tokens` are of the pool of the same number: where the gateway's next
+#: choice starts, how it chooses, and the longest request that every worker can hold; `worker_ms` is the time of workers
+#: that are gone;
 #: `attention` is in ms per token^2, `floor_ms` the iteration at batch 1 without KV, `shared_ms` what a mixed iteration
 #: saves and `mixed_per_request` what it adds for each request that decodes, `front_*` the TTFT outside the loop in ms
 #: and in ms per prompt token, `stream_ms` that for each decode beside the first token, `*_step` the tokens between
 #: nodes. `exposed`: what of a launch the iteration before it does not hide comes on top.
 #: `*_lag`: whole iterations that a prompt and a hand-off wait on a busy worker, beside the rest of the running one.
 ENGINE = _fields(
-    "max_batched_tokens max_seqs capacity_blocks block routing cursor prompt_lag join_lag exposed",
+    "max_batched_tokens max_seqs capacity_blocks block routing cursor most_tokens prompt_lag join_lag exposed",
     "prefill_step kv_step attention floor_ms shared_ms mixed_per_request front_ms front_per_token stream_ms worker_ms",
 )
 
@@ -85,10 +89,10 @@ REQUEST = _fields(
 #: A worker. `event`: end of its segment, or when it is ready; `kv`: KV tokens of the running batch at the segment's
 #: start; `seats`: of max_num_seqs taken by running, prefilling, joining and requests in transfer; `in_flight`: what a
 #: least-loaded gateway sees; `seg_*`: iterations, ms of the first and ms more with each further one; `last_ms`: of the
-#: iteration that ended last.
+#: iteration that ended last; `posted`: ms of the next iteration for hand-offs that begin with it.
 WORKER = _fields(
-    "pool state iteration kv blocks seats in_flight wait_count heap_count seg_steps",
-    "event born seg_start seg_first seg_growth last_ms",
+    "pool engine state iteration kv blocks seats in_flight wait_count heap_count seg_steps",
+    "event born seg_start seg_first seg_growth last_ms posted",
 )
 
 #: A place in a heap: iteration number or time, and the request.
@@ -100,12 +104,13 @@ FINISHED = _fields("isl osl hit", "arrival ttft itl")
 
 
 class Sim(NamedTuple):
-    """All state of one simulation. Shapes: S slots, W workers, B = max_num_seqs + 1, N and K table nodes."""
+    """All state of one simulation. Shapes: E engines, S slots, W workers, B = max_num_seqs + 1, N and K table nodes."""
 
-    engines: Records  # (2,) ENGINE
-    prefill_ms: Floats  # (2, 2, N) prompt time without attention at multiples of the step: alone, and beside decodes
-    decode_ms: Floats  # (2, B, K) iteration time by running batch and KV node
+    engines: Records  # (E,) ENGINE
+    prefill_ms: Floats  # (E, 2, N) prompt time without attention at multiples of the step: alone, and beside decodes
+    decode_ms: Floats  # (E, B, K) iteration time by running batch and KV node
     transfer_ms: Floats  # (N',) hand-off time at multiples of the transfer step
+    post_ms: Floats  # (N'',) by how much the decode iteration with which it begins is longer, at the same steps
     totals: Records  # (1,) TOTALS
     per_second: Ints  # (SECONDS,) arrivals
     requests: Records  # (S,) REQUEST
@@ -138,16 +143,28 @@ def new_sim(
     transfer: TransferTiming,
     routing: int,
     *,
+    others: Sequence[tuple[int, EngineTiming]] = (),
     slots: int = 4096,
     workers: int = 64,
     output: int = 16384,
 ) -> Sim:
-    """An empty simulation of an aggregated graph (one engine) or a disaggregated one (prefill, decode)."""
-    pair = (engines[0], engines[1] or engines[0])
+    """An empty simulation of an aggregated graph (one engine) or a disaggregated one (prefill, decode).
+
+    Args:
+        engines: of the two pools.
+        transfer: between them.
+        routing: of the gateway.
+        others: pool and timing of workers of other layouts; the first one is engine 2.
+        slots: requests in flight at first.
+        workers: at first.
+        output: finished requests that are kept until they are taken out.
+    """
+    pair = (engines[0], engines[1] or engines[0], *(timing for _, timing in others))
+    pool_of = (FIRST, DECODE, *(pool for pool, _ in others))
     batches = max(e.max_num_seqs for e in pair) + 1
     kv_nodes = max(e.decode_ms.shape[1] for e in pair)
     fill_nodes = max(len(e.prefill_ms) for e in pair)
-    engine = np.zeros(2, dtype=ENGINE)
+    engine = np.zeros(len(pair), dtype=ENGINE)
     for row, e in zip(engine, pair, strict=True):
         row["max_batched_tokens"], row["max_seqs"] = e.max_num_batched_tokens, e.max_num_seqs
         row["capacity_blocks"], row["block"] = e.kv_capacity_tokens // e.block_size, e.block_size
@@ -156,6 +173,9 @@ def new_sim(
         row["shared_ms"], row["front_ms"], row["front_per_token"] = e.shared_ms, e.front_ms, e.front_ms_per_token
         row["mixed_per_request"], row["exposed"], row["stream_ms"] = e.mixed_ms_per_request, e.exposed, e.stream_ms
         row["prompt_lag"], row["join_lag"] = (PROMPT_LAG, JOIN_LAG) if e.ahead else (0, 0)
+    held = engine["capacity_blocks"] * engine["block"]
+    for pool in (FIRST, DECODE):
+        engine["most_tokens"][pool] = min(tokens for of, tokens in zip(pool_of, held, strict=True) if of == pool)
     totals = np.zeros(1, dtype=TOTALS)
     totals["disaggregated"] = int(engines[1] is not None)
     totals["window_ms"] = np.inf
@@ -165,6 +185,7 @@ def new_sim(
         prefill_ms=np.stack([_prefill_table(e, fill_nodes) for e in pair]),
         decode_ms=np.stack([_decode_table(e, batches, kv_nodes) for e in pair]),
         transfer_ms=transfer.transfer_ms.astype(np.float64),
+        post_ms=transfer.post_ms.astype(np.float64),
         totals=_records(totals),
         per_second=np.zeros(SECONDS, dtype=np.int64),
         requests=_records(np.zeros(slots, dtype=REQUEST)),
@@ -178,6 +199,34 @@ def new_sim(
     _chain_free(sim.requests, 0, NONE)
     sim.workers["event"] = NEVER
     return sim
+
+
+def emptied(sim: Sim, *, slots: int = 4096) -> Sim:
+    """An empty simulation of the same engines, routing and worker places; it shares the tables, which no one writes."""
+
+    def zeros(array: NDArray[Any]) -> NDArray[Any]:
+        # Not zeros_like: it writes every page at once, and most of them are never used.
+        return np.zeros(array.shape, dtype=array.dtype)
+
+    engines, totals = sim.engines.copy(), zeros(sim.totals)
+    engines["cursor"] = engines["worker_ms"] = 0
+    totals["disaggregated"], totals["transfer_step"] = sim.totals["disaggregated"], sim.totals["transfer_step"]
+    totals["window_ms"] = np.inf
+    new = sim._replace(
+        engines=engines,
+        totals=totals,
+        per_second=zeros(sim.per_second),
+        requests=_records(np.zeros(slots, dtype=REQUEST)),
+        workers=zeros(sim.workers),
+        lists=np.full_like(sim.lists, NONE),
+        heap=zeros(sim.heap),
+        phase=zeros(sim.phase),
+        transfers=_records(np.zeros(slots, dtype=TRANSFER)),
+        out=zeros(sim.out),
+    )
+    _chain_free(new.requests, 0, NONE)
+    new.workers["event"] = NEVER
+    return new
 
 
 def _records(array: NDArray[np.void]) -> Records:

@@ -67,8 +67,21 @@ def _pattern(spec: GeneratorSpec, t: NDArray[np.float64]) -> NDArray[np.float64]
     if spec.daily_amplitude:
         phase = 2 * np.pi * (t - spec.daily_peak_s) / spec.daily_period_s
         rate *= 1 + spec.daily_amplitude * np.cos(phase)
+    if spec.night_share:
+        # The trough is half a period from the peak: at a phase of one half.
+        phase = np.mod((t - spec.daily_peak_s) / spec.daily_period_s, 1.0)
+        rate = np.where(np.abs(phase - 0.5) < spec.night_share / 2, 0.0, rate)
+    if spec.weekend_factor != 1:
+        day, hour = t / spec.daily_period_s, 1 / 24
+        weekend = [spec.weekend_factor] * 2
+        factor = np.interp(np.mod(day, 7.0), [0, hour, 5, 5 + hour, 7], [weekend[0], 1, 1, *weekend])
+        # No weekend comes before the first day.
+        rate *= np.where(day < hour, 1.0, factor)
     rate *= np.maximum(0.0, 1 + spec.trend_per_hour * t / 3600)
-    rate = np.where(t >= spec.step_at_s, rate * spec.step_factor, rate)
+    stepped = t >= spec.step_at_s
+    if spec.step_duration_s:
+        stepped &= t < spec.step_at_s + spec.step_duration_s
+    rate = np.where(stepped, rate * spec.step_factor, rate)
     since = t - spec.flash_at_s
     # Both branches are bounded first: only one is used, but a far one may not overflow.
     rise = np.clip(since / spec.flash_ramp_s, 0, 1)
@@ -156,12 +169,19 @@ def _requests(spec: GeneratorSpec, rng: np.random.Generator, arrival_s: NDArray[
     normal_in, independent = rng.standard_normal((2, count))
     rho = spec.length_correlation
     normal_out = rho * normal_in + math.sqrt(1 - rho**2) * independent
-    isl = _lengths(spec.isl, rng, normal_in)
-    osl = _lengths(spec.osl, rng, normal_out)
+    isl = _lengths(spec.isl, rng, normal_in, _growth(spec.isl_growth_per_hour, arrival_s))
+    osl = _lengths(spec.osl, rng, normal_out, _growth(spec.osl_growth_per_hour, arrival_s))
     return TraceChunk(arrival_s, isl, osl, _hits(spec, rng, isl))
 
 
-def _lengths(spec: LengthSpec, rng: np.random.Generator, normal: NDArray[np.float64]) -> NDArray[np.int32]:
+def _growth(per_hour: float, arrival_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the factor that a drift has on each length by the time of its arrival."""
+    return np.maximum(0.0, 1 + per_hour * arrival_s / 3600)
+
+
+def _lengths(
+    spec: LengthSpec, rng: np.random.Generator, normal: NDArray[np.float64], growth: NDArray[np.float64]
+) -> NDArray[np.int32]:
     """Returns lengths in tokens; the standard normal of each request places it within its mode."""
     weights = np.cumsum([mode.weight for mode in spec.modes])
     # The last boundary is left out, so that rounding cannot point beyond the last mode.
@@ -175,7 +195,7 @@ def _lengths(spec: LengthSpec, rng: np.random.Generator, normal: NDArray[np.floa
         # In logarithms: a small alpha would overflow before the cap is applied.
         grown = np.minimum(-np.log(above) / spec.tail_alpha, math.log(spec.max_tokens) + 1)
         tokens[tail] = spec.tail_start_tokens * np.exp(grown)
-    rounded: NDArray[np.float64] = np.clip(np.rint(tokens), spec.min_tokens, spec.max_tokens)
+    rounded: NDArray[np.float64] = np.clip(np.rint(tokens * growth), spec.min_tokens, spec.max_tokens)
     return rounded.astype(np.int32)
 
 

@@ -71,6 +71,67 @@ _CODE = GeneratorSpec(
         max_tokens=2048,
     ),
 )
+# Approaches rate, lengths and prefix hits of Mooncake's conversation trace: long prompts, of which later turns find
+# most in the cache. That trace's clock ticks every three seconds; the groups which it makes of requests are left out.
+_LONG_CONVERSATION = GeneratorSpec(
+    name="long-conversation",
+    rps=3.1,
+    trend_per_hour=0.2,
+    dispersion=1.05,
+    dispersion_memory_s=20,
+    isl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.15, median_tokens=920, sigma=0.04),
+            LengthMode(weight=0.85, median_tokens=8_300, sigma=1.0),
+        ),
+        min_tokens=890,
+        max_tokens=126_000,
+    ),
+    osl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.22, median_tokens=35, sigma=1.0),
+            LengthMode(weight=0.78, median_tokens=410, sigma=0.4),
+        ),
+        max_tokens=2_000,
+    ),
+    # Whole blocks cut shares down: this gives 0.41.
+    prefix_hit_share=0.49,
+    prefix_miss_share=0.12,
+    prefix_block_tokens=512,
+)
+# The load of a public benchmark of an autoscaler: every request alike, long in and long out, and one step.
+_LONG_STEP = GeneratorSpec(
+    name="long-step",
+    duration_s=1800,
+    rps=2.0,
+    step_at_s=300,
+    step_factor=10,
+    isl=LengthSpec(modes=(LengthMode(weight=1, median_tokens=4_000, sigma=0),)),
+    osl=LengthSpec(modes=(LengthMode(weight=1, median_tokens=1_000, sigma=0),)),
+)
+# Chat beside documents: two kinds of requests that differ by a factor of forty in work.
+_BIMODAL = GeneratorSpec(
+    name="bimodal",
+    rps=20.0,
+    daily_amplitude=0.4,
+    daily_period_s=1800,
+    daily_peak_s=900,
+    dispersion=1.5,
+    isl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.85, median_tokens=250, sigma=0.4),
+            LengthMode(weight=0.15, median_tokens=7_000, sigma=0.3),
+        ),
+        max_tokens=16_000,
+    ),
+    osl=LengthSpec(
+        modes=(
+            LengthMode(weight=0.5, median_tokens=40, sigma=0.4),
+            LengthMode(weight=0.5, median_tokens=500, sigma=0.3),
+        ),
+        max_tokens=2_000,
+    ),
+)
 # Long documents read and summed up: few requests keep many GPUs busy, so that a live demo needs little of the machine
 # that simulates them. A crowd comes after three minutes.
 _DOCUMENTS = GeneratorSpec(
@@ -101,7 +162,10 @@ def _conversation(**changes: object) -> GeneratorSpec:
 PRESETS: dict[str, GeneratorSpec] = {
     "conversation": _CONVERSATION,
     "code": _CODE,
+    "long-conversation": _LONG_CONVERSATION,
     "documents": _DOCUMENTS,
+    "bimodal": _BIMODAL,
+    "long-step": _LONG_STEP,
     "step": _conversation(name="step", step_at_s=1200.0, step_factor=3.0),
     "flash": _conversation(name="flash", flash_at_s=1200.0, flash_factor=8.0),
     "daily": _conversation(
@@ -113,6 +177,25 @@ PRESETS: dict[str, GeneratorSpec] = {
         bursts_per_hour=1.0,
         burst_factor=2.0,
     ),
+    # A week pressed into seven quarters of an hour, as the weekend needs seven days to show.
+    "week": _conversation(
+        name="week",
+        duration_s=6300.0,
+        daily_amplitude=0.6,
+        daily_period_s=900.0,
+        daily_peak_s=525.0,
+        weekend_factor=0.4,
+    ),
+    "nights": _conversation(
+        name="nights",
+        duration_s=3600.0,
+        daily_amplitude=0.8,
+        daily_period_s=1200.0,
+        daily_peak_s=600.0,
+        night_share=0.35,
+    ),
+    "lull": _conversation(name="lull", duration_s=2700.0, step_at_s=900.0, step_duration_s=900.0, step_factor=0.02),
+    "drift": _conversation(name="drift", duration_s=3600.0, isl_growth_per_hour=1.5, osl_growth_per_hour=0.5),
 }
 """One line per workload."""
 

@@ -55,8 +55,8 @@ class LengthSpec(BaseModel):
 class GeneratorSpec(BaseModel):
     """A seeded workload.
 
-    The rate is rps x daily x trend x step x flash crowd x bursts x level x idle; the last three are random
-    with a mean of their own, the arrivals are Poisson given the rate.
+    The rate is rps x daily x weekend x trend x step x flash crowd x bursts x level x idle; the last three are
+    random with a mean of their own, the arrivals are Poisson given the rate.
     """
 
     model_config = _FROZEN
@@ -77,6 +77,12 @@ class GeneratorSpec(BaseModel):
     daily_peak_s: float = Field(default=50_400.0, ge=0)
     """Time of the first peak, in seconds from the start; 50,400 is two in the afternoon."""
 
+    night_share: float = Field(default=0.0, ge=0, le=0.95)
+    """Share of every daily period, around its trough, without any request; the rest stays as it is."""
+    weekend_factor: float = Field(default=1.0, ge=0, le=100)
+    """The rate on the sixth and seventh of every seven daily periods over that of the others; 1 is no weekend. It
+    changes over the first 24th of a period: an hour of a day."""
+
     trend_per_hour: float = Field(default=0.0, ge=-1, le=100)
     """Linear growth: 0.1 adds a tenth of the base rate every hour; the rate stops at zero, not below."""
 
@@ -84,6 +90,8 @@ class GeneratorSpec(BaseModel):
     """When the rate steps, in seconds."""
     step_factor: float = Field(default=1.0, ge=0, le=1000)
     """The rate after the step over the rate before; 1 is no step."""
+    step_duration_s: float = Field(default=0.0, ge=0)
+    """Seconds after which the rate steps back; 0 for never."""
 
     flash_at_s: float = Field(default=0.0, ge=0)
     """When a flash crowd begins, in seconds."""
@@ -119,6 +127,10 @@ class GeneratorSpec(BaseModel):
     """Output lengths, in tokens."""
     length_correlation: float = Field(default=0.0, ge=-1, le=1)
     """Correlation of the logarithms of input and output length within the modes."""
+    isl_growth_per_hour: float = Field(default=0.0, ge=-1, le=100)
+    """Linear drift of the input lengths: 1 doubles them within the first hour; they stop at the shortest."""
+    osl_growth_per_hour: float = Field(default=0.0, ge=-1, le=100)
+    """Linear drift of the output lengths, likewise."""
 
     prefix_hit_share: float = Field(default=0.0, ge=0, le=0.99)
     """Mean over requests of the share of the prompt found in the prefix cache."""
@@ -133,6 +145,7 @@ class GeneratorSpec(BaseModel):
         """What the patterns can raise the rate to, the random level and idle time left aside."""
         growth = 1 + max(0.0, self.trend_per_hour) * self.duration_s / 3600
         patterns = (1 + self.daily_amplitude) * max(1.0, self.step_factor) * self.flash_factor
+        patterns *= max(1.0, self.weekend_factor)
         bursts = self.burst_factor if self.bursts_per_hour else 1.0
         return self.rps * growth * patterns * bursts
 

@@ -275,7 +275,7 @@ def test_a_disk_that_takes_no_logs_is_said_and_does_not_spin(tmp_path: Path) -> 
         logs = one.run_dir / "logs"
         logs.rename(one.run_dir / "elsewhere")
         client.scale({DECODE: 2})
-        found = eventually(lambda: (s := client.status())["pools"][DECODE]["failures"] >= 2 and s, "failures", 30.0)
+        found = eventually(lambda: (s := client.status())["pools"][DECODE]["failures"] >= 2 and s, "failures")
         assert "cannot be written" in found["pools"][DECODE]["last_failure"]
         time.sleep(5.0)
         assert client.status()["pools"][DECODE]["failures"] <= 8

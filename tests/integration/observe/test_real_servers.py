@@ -39,8 +39,8 @@ from tests.servers import (
 
 pytestmark = [needs_prometheus, needs_smg]
 
-#: The limit lies between the two kinds of requests, and inside a bucket.
-SLA = Sla(ttft_ms=225.0, itl_ms=100.0, attainment=0.5)
+#: The limit lies between the two kinds of requests, far from both for a busy machine's sake, and inside a bucket.
+SLA = Sla(ttft_ms=350.0, itl_ms=100.0, attainment=0.5)
 SLOW_SHARE = 0.25
 
 
@@ -93,9 +93,9 @@ def graph_of(folder: Path, engines: dict[str, list[Engine]]) -> Iterator[Graph]:
 
 @pytest.fixture(scope="module")
 def disaggregated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
-    """Every fourth prompt takes 300 ms, the others 100 ms; the first token of decode 50 ms more."""
+    """Every fourth prompt takes 600 ms, the others 100 ms; the first token of decode 50 ms more."""
     engines = {
-        "prefill": [Engine(lambda number: 0.3 if number % 4 == 3 else 0.1)],
+        "prefill": [Engine(lambda number: 0.6 if number % 4 == 3 else 0.1)],
         "decode": [Engine(lambda _: 0.05), Engine(lambda _: 0.05)],
     }
     yield from graph_of(tmp_path_factory.mktemp("disaggregated"), engines)
@@ -103,7 +103,7 @@ def disaggregated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
 
 @pytest.fixture(scope="module")
 def aggregated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
-    engines = {"aggregated": [Engine(lambda number: 0.3 if number % 4 == 3 else 0.1)]}
+    engines = {"aggregated": [Engine(lambda number: 0.6 if number % 4 == 3 else 0.1)]}
     yield from graph_of(tmp_path_factory.mktemp("aggregated"), engines)
 
 
@@ -165,7 +165,7 @@ def test_a_disaggregated_graph(disaggregated: Graph, kind: str) -> None:
     assert value(seen.arrivals) == pytest.approx(80, rel=0.35)
     assert value(seen.mean_ttft_ms) == pytest.approx(sum(ttfts) / 80, rel=0.15)
     truth = sum(ttft <= SLA.ttft_ms for ttft in ttfts) / 80
-    assert truth == pytest.approx(1 - SLOW_SHARE, abs=0.06)
+    assert truth == pytest.approx(1 - SLOW_SHARE, abs=0.2), "both kinds are there"
     assert value(seen.attainment) == pytest.approx(truth, abs=0.08)
     assert value(seen.ttft_ms) == pytest.approx(sorted(ttfts)[40], rel=0.3)
     assert 5 <= value(seen.mean_itl_ms) <= 30
@@ -222,8 +222,15 @@ def test_a_metric_that_is_no_number_and_a_worker_that_goes(aggregated: Graph) ->
     supply = aggregated.supply
     try:
         engine.metrics.kv_usage.set(math.nan)
-        time.sleep(2.0)
-        seen = aggregated.observer(source).observe(supply, 3.0, time.time())
+        looks: list[Observation] = []
+
+        def scraped() -> bool:
+            looks.append(aggregated.observer(source).observe(supply, 3.0, time.time()))
+            pools = looks[-1].pools
+            return isinstance(pools, Known) and isinstance(pools.value["aggregated"].kv_usage, Unknown)
+
+        wait_until(scraped, "it is scraped")
+        seen = looks[-1]
         assert isinstance(seen.pools, Known)
         usage = seen.pools.value["aggregated"].kv_usage
         assert usage == Unknown(f"vllm:kv_cache_usage_perc of {engine.address} is nan", usage.age_s)
@@ -262,7 +269,14 @@ def test_prometheus_hangs_and_dies(tmp_path: Path) -> None:
                 assert seen.pools.value["aggregated"].ready == 1
                 return seen.pools.value["aggregated"].kv_usage
 
-            assert usage() == Known(0.0, pytest.approx(0.5, abs=1.5))
+            looks: list[Known[float] | Unknown] = []
+
+            def answered() -> bool:
+                looks.append(usage())
+                return isinstance(looks[-1], Known)
+
+            wait_until(answered, "it answers in time, as it does on a machine that is not busy at once")
+            assert looks[-1] == Known(0.0, pytest.approx(0.5, abs=1.5))
             server.pause()
             assert usage() == Unknown(f"Prometheus at {server.url} did not answer within 0.5 s")
             server.resume()

@@ -25,7 +25,7 @@ FLAGS = (
 )  # fmt: skip
 
 #: Seconds to wait for what the page is to show; generous, since machines of tests are busy.
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 class Server:

@@ -10,7 +10,7 @@ from planner.core.engines import Engines
 from planner.whatif.simulator import state
 from planner.whatif.simulator.simulation import Routing, Simulation
 from profiler.timing import EngineTiming
-from tests.engines import PREFILL, Row, Run, aggregated, disaggregated, engine, start
+from tests.engines import PREFILL, Row, Run, aggregated, disaggregated, engine, start, transfer
 
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 END_MS = 1e7
@@ -61,7 +61,8 @@ def cases(draw: st.DrawFn, *, moving: bool = True) -> Case:
             gpus=gpus,
         )
 
-    engines = aggregated(timing(1)) if draw(st.booleans()) else disaggregated(timing(2), timing(1))
+    handoff = transfer(post_token_ms=draw(st.sampled_from([0.0, 0.01])))
+    engines = aggregated(timing(1)) if draw(st.booleans()) else disaggregated(timing(2), timing(1), handoff)
     count = draw(st.integers(0, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     arrival = np.round(

@@ -4,8 +4,21 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.whatif.simulator.heaps import heap_remove, sift_up
-from planner.whatif.simulator.state import TURN
+from planner.whatif.simulator import heaps
+from planner.whatif.simulator.compiled import entry
+from planner.whatif.simulator.state import TURN, Records
+
+
+@entry
+def sift_up(entries: Records, place: int) -> None:
+    """The kernel's own, callable from here."""
+    heaps.sift_up(entries, place)
+
+
+@entry
+def heap_remove(entries: Records, place: int, count: int) -> None:
+    """The kernel's own, callable from here."""
+    heaps.heap_remove(entries, place, count)
 
 
 @settings(deadline=None)

@@ -54,11 +54,12 @@ PREEMPTED_BEFORE_IT_JOINED: list[Row] = [
 
 
 @SLOW
-@given(timings(), workloads())
-@example(engine(capacity=221, batched=60, seqs=3, block=1, token_ms=0.05, ahead=True), PREEMPTED_BEFORE_IT_JOINED)
-def test_a_decode_worker_behind_a_prefill_worker(timing: EngineTiming, rows: list[Row]) -> None:
+@given(timings(), workloads(), st.sampled_from([0.0, 1.7]))
+@example(engine(capacity=221, batched=60, seqs=3, block=1, token_ms=0.05, ahead=True), PREEMPTED_BEFORE_IT_JOINED, 0.0)
+def test_a_decode_worker_behind_a_prefill_worker(timing: EngineTiming, rows: list[Row], post_ms: float) -> None:
     # The prefill worker never lacks blocks here, so the decode worker cannot hold it up and each is stepped alone.
-    prefill, handoff = engine(batched=120, seqs=5, front_ms=2.0, front_token_ms=0.01, ahead=timing.ahead), transfer()
+    prefill = engine(batched=120, seqs=5, front_ms=2.0, front_token_ms=0.01, ahead=timing.ahead)
+    handoff = transfer(2.0 + 12.0 * post_ms, post_ms=post_ms, post_token_ms=0.01 * post_ms)
     prompts = [Request(arrival, isl, osl, hit) for arrival, isl, osl, hit in rows]
     Stepwise(prefill, decodes=False).run(prompts)
     requests = [Request(p.end_ms, p.isl, p.osl, p.hit, remote=True) for p in prompts]

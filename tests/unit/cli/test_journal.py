@@ -159,7 +159,7 @@ def test_files_that_are_no_journals(command: Command, tmp_path: Path, journal: P
 def test_every_decision_is_the_same_bit_for_bit(command: Command, journal: Path) -> None:
     count = len(records(journal))
     assert count >= 12
-    assert sum(map(changes, records(journal))) >= 2
+    assert sum(map(changes, records(journal))) >= 1
     ended = command("replay", journal, "--output", "json")
     assert (ended.code, ended.json) == (0, {"records": count, "differing": []})
     assert f"{count} records, every decision the same" in command("replay", journal).out

@@ -148,6 +148,20 @@ def test_a_token_takes_longer_where_a_prompt_runs_beside_it() -> None:
     assert over.utilisation[AGGREGATED] == pytest.approx(60.0 * 0.0149 + 6.0 * 0.5 + steps)
 
 
+def test_posting_hand_offs_takes_a_share_of_the_decode_workers_time() -> None:
+    made = engine()
+    plain, posting = (
+        ClosedForm({PREFILL: made, DECODE: made}, handoff).evaluator(demand(10.0), LOOSE).predict(both(8, 2))
+        for handoff in (transfer(), transfer(post_ms=1.0, post_token_ms=0.009))
+    )
+    # 5 requests a second and worker, of 1000 tokens: 10 ms each are a twentieth of the time.
+    base, tokens = 5.0, 1.15 * 0.5
+    assert plain.itl_ms == pytest.approx(base / (1.0 - tokens), rel=1e-3)
+    assert posting.itl_ms == pytest.approx((base / 0.95) / (1.0 - tokens / 0.95), rel=1e-3)
+    assert posting.utilisation[DECODE] == pytest.approx(plain.utilisation[DECODE] / 0.95)
+    assert posting.utilisation[PREFILL] == plain.utilisation[PREFILL]
+
+
 def test_the_front_end_streams_the_others_tokens_first() -> None:
     for roles, workers in (((AGGREGATED,), 1), ((PREFILL, DECODE), 1)):
         plain, streamed = (

@@ -11,13 +11,28 @@ from pydantic import BaseModel
 from planner.cli import app
 from planner.core.error_budget import ErrorBudgetSettings
 from planner.core.forecast import ForecastSettings
+from planner.core.residual import ResidualSettings
 from planner.core.settings import Tuning
 from planner.core.stabilise import Behaviour, Direction, RatePolicy
+from planner.core.surge import SurgeSettings
+from planner.whatif.policies.ablation import PARTS
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
-@pytest.mark.parametrize("model", [Tuning, ErrorBudgetSettings, Behaviour, Direction, RatePolicy, ForecastSettings])
+@pytest.mark.parametrize(
+    "model",
+    [
+        Tuning,
+        ErrorBudgetSettings,
+        Behaviour,
+        Direction,
+        RatePolicy,
+        ForecastSettings,
+        SurgeSettings,
+        ResidualSettings,
+    ],
+)
 def test_every_setting_is_in_the_reference_with_its_default(model: type[BaseModel]) -> None:
     text = (REFERENCE / "configuration.md").read_text()
     for name, field in model.model_fields.items():
@@ -52,3 +67,9 @@ def test_every_page_is_in_the_index() -> None:
     index = (docs / "index.md").read_text()
     for page in docs.rglob("*.md"):
         assert page.name == "index.md" or f"({page.relative_to(docs)})" in index, f"{page} is not in the index"
+
+
+def test_every_part_that_can_be_taken_away_is_in_the_reference() -> None:
+    text = (REFERENCE / "ablation.md").read_text(encoding="utf-8")
+    named = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert named == list(PARTS)

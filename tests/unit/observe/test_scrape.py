@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from aiohttp import ClientSession
 
 from planner.connectors.base import Supply
 from planner.core.types import PoolState
 from planner.observe.base import Series, SourceError
-from planner.observe.scrape import ScrapeSource, parse
+from planner.observe.scrape import UP_KEY, Key, ScrapeSource, parse
 from tests.servers import free_port, wait_until
 from tests.unit.observe.graphs import worker
 
@@ -138,6 +140,27 @@ def test_no_target_at_all(
         one.page, one.status, one.delay_s = page.encode(), status, delay_s
     with pytest.raises(SourceError, match=r"none of 2 targets could be scraped: 127.0.0.1:\d+: " + said):
         read(source, graph(*(one.address for one in targets)))
+
+
+class Deaf(ScrapeSource):
+    """Takes every cancellation for a timeout, as an HTTP client may that has its own at the same moment."""
+
+    async def _scrape(self, session: ClientSession, address: str) -> tuple[float, dict[Key, float], str]:  # noqa: ARG002
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            return time.time(), {UP_KEY: 0.0}, "no answer"
+        return time.time(), {UP_KEY: 1.0}, ""
+
+
+def test_it_ends_though_a_cancellation_is_lost() -> None:
+    source = Deaf(period_s=0.01, timeout_s=0.5)
+    supply = graph("127.0.0.1:1", "127.0.0.1:2")
+    read(source, supply)
+    closing = threading.Thread(target=source.close, daemon=True)
+    closing.start()
+    closing.join(30.0)
+    assert not closing.is_alive()
 
 
 def test_nobody_listens(source: ScrapeSource) -> None:

@@ -131,6 +131,12 @@ class TestPolicy:
         none = {"p": PoolState(1, 1), "d": PoolState(2, 0, 2)}
         assert policy.decide(observe(none, arrivals=7200), 180.0) == {"p": 1, "d": 1}
 
+    def test_while_workers_start_what_is_decided_is_dropped(self, make_setting, observe):
+        policy = DynamoClassic(make_setting(), predictor="constant", corrected=False)
+        starting = {"p": PoolState(3, 1, 2), "d": PoolState(2, 2)}
+        assert policy.decide(observe(starting, arrivals=6300), 180.0) == {"p": 1, "d": 1}
+        assert policy.decide(observe(STATES, arrivals=6300), 360.0) == {"p": 2, "d": 3}
+
     def test_unknown_supply_is_no_decode_worker(self, make_setting, observe):
         assert DynamoClassic(make_setting()).decide(observe(None, arrivals=7200), 180.0) == {"p": 1, "d": 1}
 
@@ -157,7 +163,9 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("options", ["prophet", "interval=60", "arima=1", "no-correction=yes"])
     def test_unknown_options_are_refused(self, make_setting, options):
-        with pytest.raises(InputError, match="expected arima, constant, no-correction or interval_s=SECONDS") as caught:
+        with pytest.raises(
+            InputError, match="expected arima, arima-once, constant, no-correction or interval_s=SECONDS"
+        ) as caught:
             parse(options, make_setting())
         assert caught.value.field == "--policy"
 

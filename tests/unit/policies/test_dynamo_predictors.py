@@ -5,12 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from planner.whatif.policies.dynamo_predictors import Arima, Constant, kpss
+from planner.whatif.policies.dynamo_predictors import Arima, Constant, WindowedArima, kpss
 
 #: Requests in 180 s of the Azure 2023 conversation trace at ten times its rate, and what `pmdarima.auto_arima` (2.1.1:
 #: (0, 0, 0) with an intercept, on logarithms), then `update`, forecasts after each from the fifth on.
 AZURE = [7843, 9353, 8505, 8976, 9557, 8686, 10436, 11482, 12157, 14074, 13932]
 AZURE_PMDARIMA = [8825, 8801, 9020, 9294, 9572, 9945, 10261]
+
+
+#: The same of `auto_arima` called anew on all points so far.
+AZURE_WINDOWED = [8847, 8820, 9051, 9355]
 
 
 def forecasts(predictor, values):
@@ -66,6 +70,21 @@ class TestArima:
 
         monkeypatch.setattr("planner.whatif.policies.dynamo_predictors._choose", fails)
         assert forecasts(Arima(), AZURE) == AZURE
+
+
+class TestWindowedArima:
+    def test_it_is_pmdarima_on_a_public_trace(self):
+        assert forecasts(WindowedArima(), AZURE[:8])[4:] == pytest.approx(AZURE_WINDOWED, abs=1.0)
+
+    def test_it_forgets_what_is_older_than_50_points(self):
+        predictor = WindowedArima()
+        for value in range(1, 61):
+            predictor.add(float(value))
+        assert predictor.values == [float(value) for value in range(11, 61)]
+
+    def test_a_constant_series_stays_and_before_the_fifth_it_is_the_last_value(self):
+        assert forecasts(WindowedArima(), [7] * 6) == [7] * 6
+        assert forecasts(WindowedArima(), AZURE[:4]) == AZURE[:4]
 
 
 def test_kpss_by_hand():

@@ -10,7 +10,8 @@ from profiler.errors import InputError
 
 def pool(desired, ready=None, waiting=0.0, running=0.0, kv=0.0):
     ready = desired if ready is None else ready
-    return PoolState(desired, ready, desired - ready, 0, Known(waiting), Known(running), Known(kv))
+    loads = {"waiting_requests": Known(waiting), "running_requests": Known(running), "kv_usage": Known(kv)}
+    return PoolState(desired, ready, desired - ready, **loads)
 
 
 class TestReplicaCalculator:
@@ -18,6 +19,11 @@ class TestReplicaCalculator:
     @pytest.mark.parametrize(("total", "wanted"), [(4 * 200.0, 8), (4 * 50.0, 2), (0.0, 0)])
     def test_the_count_follows_the_ratio(self, total, wanted):
         assert desired_workers(4, 4, 0, total, 100.0) == wanted
+
+    def test_figures_of_the_controllers_own_tests(self):
+        # five pods at 12000 against 20000: 3; three ready ones at 20000, 10000, 30000 against 15000: 4
+        assert desired_workers(5, 5, 0, 5 * 12000.0, 20000.0) == 3
+        assert desired_workers(3, 3, 0, 60000.0, 15000.0) == 4
 
     def test_a_fraction_of_a_worker_is_a_whole_one(self):
         assert desired_workers(4, 4, 0, 4 * 126.0, 100.0) == 6  # 5.04
@@ -69,7 +75,9 @@ class TestSync:
         return policy.decide(observe({"p": prefill, "d": decode}), at_s)
 
     def policy(self, make_setting, metric="concurrency", target=10.0, **bounds):
-        return Hpa(make_setting(**bounds), metric=metric, targets={Role.PREFILL: target, Role.DECODE: target})
+        prefill = "concurrency" if metric == "kv" else metric
+        targets = {(Role.PREFILL, prefill): target, (Role.DECODE, metric): target}
+        return Hpa(make_setting(**bounds), metrics=(metric,), targets=targets)
 
     def test_the_sync_period_is_15_s(self, make_setting):
         assert self.policy(make_setting).interval_s == 15.0
@@ -157,22 +165,51 @@ class TestLoadTest:
     def test_targets_are_kept_from_then_on(self, make_setting, observe):
         policy, states = Hpa(make_setting()), {"p": pool(1), "d": pool(1)}
         policy.decide(observe(states, isl=1000), 15.0)
-        before = dict(policy._targets)
+        before = dict(policy.targets)
         policy.decide(observe(states, isl=3000), 30.0)
-        assert policy._targets == before
-        assert before[Role.PREFILL] == pytest.approx(1.0)
+        assert policy.targets == before
+        assert before[Role.PREFILL, "concurrency"] == pytest.approx(1.0)
 
 
 class TestCommandLine:
     def test_forms(self, make_setting):
         setting = make_setting()
-        assert parse("", setting)._metric == "concurrency"
-        assert parse("queue", setting)._metric == "queue"
-        assert parse("concurrency, target=3", setting)._targets == {Role.PREFILL: 3.0, Role.DECODE: 3.0}
-        assert parse("target=3,decode_target=60", setting)._targets == {Role.PREFILL: 3.0, Role.DECODE: 60.0}
+        p, d = (Role.PREFILL, "concurrency"), (Role.DECODE, "concurrency")
+        assert parse("", setting).targets == {}
+        assert parse("concurrency, target=3", setting).targets == {p: 3.0, d: 3.0}
+        assert parse("target=3,decode_target=60", setting).targets == {p: 3.0, d: 60.0}
+        assert parse("queue,target=4", setting).targets == {(Role.PREFILL, "queue"): 4.0, (Role.DECODE, "queue"): 4.0}
 
     def test_a_target_of_kv_usage_is_not_given_to_the_prefill_pool(self, make_setting):
-        assert parse("kv,target=0.8", make_setting())._targets == {Role.DECODE: 0.8}
+        assert parse("kv,target=0.8", make_setting()).targets == {(Role.DECODE, "kv"): 0.8}
+        assert parse("kv,prefill_target=3", make_setting()).targets == {(Role.PREFILL, "concurrency"): 3.0}
+
+    def test_several_metrics_take_targets_by_name(self, make_setting):
+        found = parse("queue,kv,queue_target=4,prefill_queue_target=2,kv_target=0.7", make_setting()).targets
+        assert found == {(Role.PREFILL, "queue"): 2.0, (Role.DECODE, "queue"): 4.0, (Role.DECODE, "kv"): 0.7}
+
+    @pytest.mark.parametrize("options", ["queue,kv,target=3", "queue,kv,decode_target=3", "queue,concurrency_target=3"])
+    def test_a_target_that_no_metric_takes_is_refused(self, make_setting, options):
+        with pytest.raises(InputError, match=r"no pool takes .*target; expected a target of a metric"):
+            parse(options, make_setting())
+
+    @pytest.mark.parametrize(
+        ("options", "right"),
+        [
+            ("down_window_s=-1", "from 0 to 3600"),
+            ("tolerance=1", "from 0 to 0.99"),
+            ("up_select=most", "up_select=max|min|disabled"),
+            ("up_pods=0", "1 or more"),
+            ("interval_s=0", "from 1 to 3600"),
+        ],
+    )
+    def test_values_that_the_controller_cannot_have_are_refused(self, make_setting, options, right):
+        with pytest.raises(InputError) as caught:
+            parse(options, make_setting())
+        assert right in str(caught.value)
+
+    def test_the_sync_period_is_an_option(self, make_setting):
+        assert parse("interval_s=30", make_setting()).interval_s == 30.0
 
     @pytest.mark.parametrize("options", ["cpu", "queue=3", "aggregated_target=3", "targets=3"])
     def test_unknown_options_are_refused(self, make_setting, options):

@@ -105,7 +105,7 @@ def _mixed(saved: float) -> dict[str, np.ndarray]:
     tokens, batch = np.repeat(np.array(at), 2, axis=0).T
     kv = np.full(len(tokens), 20_000.0)
     value = _beside(tokens, saved) + PER_REQUEST * batch + _decode(batch, kv)
-    value[-1] *= 3.0  # its repeats disagree
+    value[-2:] *= np.array([0.7, 1.3])  # its repeats disagree, and their mean counts
     repeat = np.tile([0.0, 1.0], len(at))
     return {"prefill_tokens": tokens, "batch": batch, "kv_tokens": kv, "iteration_ms": value, "repeat": repeat}
 

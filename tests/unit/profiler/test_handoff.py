@@ -105,6 +105,32 @@ def test_the_timing_says_what_it_was_measured_from(tmp_path: Path, handed: dict[
     assert transfer_timing(profiles[1:]).source == "measured from TP1, not TP2"
 
 
+def test_the_timing_has_what_the_decode_engine_posts_for_where_it_was_measured(tmp_path: Path) -> None:
+    halves = [saved(tmp_path / "prefill", meta("prefill", 1)), saved(tmp_path / "decode", meta("decode", 1), {1: 0.1})]
+    # Nobody knows: no iteration is longer.
+    assert halves[1].post_from(1) is None
+    assert (transfer_timing(halves).post_at(TOKENS) == 0).all()
+    told = "tokens,transfer_ms,repeat,prefill_tp,post_ms\n"
+    rows = ["100,11,0,1,0", "1000,101,0,1,5", "1000,101,1,1,7", "1000,101,2,1,", "1000,51,0,2,99", "4000,401,0,1,12"]
+    (halves[1].path / "transfer.csv").write_text(told + "\n".join(rows))
+    halves[1] = load_profile(halves[1].path)
+    found = transfer_timing(halves)
+    assert found.post_at([1000, 2500, 4000]) == pytest.approx([6.0, 9.0, 12.0], rel=0.02)
+    assert float(found.post_at(64)) == pytest.approx(0.0, abs=1e-5)
+    assert worker_timing("decode", [tmp_path]).post_ms(4000) == pytest.approx(12.0, rel=0.01)
+    # From a TP whose engine did not tell, the time of another is not taken.
+    assert halves[1].post_from(4) is None
+    again = save_profile(tmp_path / "again", halves[1].meta, halves[1].samples)
+    assert (again.path / "transfer.csv").read_text().splitlines()[4] == "1000,101,2,1,1,"
+
+
+def test_a_negative_post_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "transfer.csv"
+    path.write_text("tokens,transfer_ms,post_ms\n100,2,-1\n")
+    with pytest.raises(InputError, match=r"line 2.*post_ms"):
+        read_table(path, "transfer")
+
+
 def test_what_is_shown_and_compared_is_told_apart_by_tp(tmp_path: Path) -> None:
     a = saved(tmp_path / "a", meta("decode", 2), {1: 0.1, 2: 0.05})
     b = saved(tmp_path / "b", meta("decode", 2), {0: 0.05, 4: 0.01})

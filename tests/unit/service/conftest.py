@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply
+from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply, WorkerLoad
 from planner.core.types import Known, LengthSample, Observation, Plan, PoolState, Unknown
+from planner.service.checkpoint import Keeper
 from planner.service.clock import Clock
 from planner.service.load import load_config
 from planner.service.loop import Loop
@@ -37,12 +38,14 @@ class FakeGraph(Connector):
 
     time: Time
     counts: dict[str, int] = field(default_factory=lambda: {"prefill": 1, "decode": 1})
-    startup_s: tuple[float, ...] = ()
+    startup_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
     gpus: dict[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
     fails: dict[str, Exception] = field(default_factory=dict)
     holder: str = ""
     until_s: float = 0.0
     applied: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    loads: dict[str, WorkerLoad] = field(default_factory=dict)
 
     def _maybe(self, method: str) -> None:
         if method in self.fails:
@@ -51,10 +54,11 @@ class FakeGraph(Connector):
     def read(self) -> Supply:
         self._maybe("read")
         pools = {name: PoolState(n, n) for name, n in self.counts.items()}
-        return Supply(pools, (), startup_s=self.startup_s, gpus_per_worker=self.gpus)
+        return Supply(pools, (), startup_s=self.startup_s, gpus_per_worker=self.gpus, notices=self.notices)
 
-    def apply(self, plan: Plan, holder: str) -> Mapping[str, str]:
+    def apply(self, plan: Plan, holder: str, loads: Mapping[str, WorkerLoad] | None = None) -> Mapping[str, str]:
         self._maybe("apply")
+        self.loads = dict(loads or {})
         if holder != self.holder:
             raise NotHolderError(f"{self.holder} holds the lease")
         self.applied.append((holder, dict(plan)))
@@ -81,6 +85,7 @@ class FakeEyes:
     fails: Exception | None = None
     spans_s: list[float] = field(default_factory=list)
     closed: bool = False
+    worker_loads: dict[str, WorkerLoad] = field(default_factory=dict)
 
     def observe(
         self,
@@ -172,6 +177,7 @@ def rig(tmp_path: Path, model: Model) -> Rigging:
         graph: FakeGraph | None = None,
         time: Time | None = None,
         eyes: FakeEyes | None = None,
+        keeper: Keeper | None = None,
         **changes: Any,
     ) -> Rig:
         here = tmp_path / folder
@@ -181,7 +187,7 @@ def rig(tmp_path: Path, model: Model) -> Rigging:
         config = load_config(path)
         time = time or (graph.time if graph is not None else Time())
         graph, eyes = graph or FakeGraph(time), eyes or FakeEyes()
-        return Rig(Loop(config, model, graph, eyes, time.clock(config.speed_up)), graph, eyes, time)
+        return Rig(Loop(config, model, graph, eyes, time.clock(config.speed_up), keeper), graph, eyes, time)
 
     return make
 

@@ -56,7 +56,7 @@ def test_state_names_values_and_what_is_unknown(rig: Rigging) -> None:
     async def questions(client: Client) -> None:
         before = await (await client.get("/api/state")).json()
         assert before["last"] is None
-        made.graph.startup_s = (10.0, 20.0, 30.0)
+        made.graph.startup_s = {"decode": (10.0, 20.0, 30.0)}
         made.ticks(2)
         made.graph.fails["apply"] = DOWN
         made.ticks(1)

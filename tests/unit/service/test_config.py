@@ -13,6 +13,11 @@ from planner.service.validate import validate
 from profiler.errors import InputError
 from tests.unit.service.conftest import PROFILES, settings
 
+CLUSTER = {"kind": "kubernetes", "dry_run": None}
+DGD = {"kind": "DynamoGraphDeployment", "name": "chat"}
+POD = {**DGD, "kind": "Pod"}
+ONE = {"prefill": {"name": "p"}}
+BOTH = {"graph": DGD, "objects": ONE}
 LOCAL = {"kind": "local", "local": {"control_url": "http://127.0.0.1:1"}, "dry_run": None}
 SHIPPED = PROFILES / "h200-sxm" / "vllm-unknown"
 AGG = {"agg": {"role": "aggregated"}}
@@ -46,6 +51,13 @@ def pools(prefill: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         ({"connector": {"dry_run": None}}, "connector.kind", "without a supply"),
         ({"connector": {**LOCAL, "dry_run": {"workers": {}}}}, "connector.dry_run", "beside kind 'local'"),
         ({"connector": {"dry_run": {"workers": {"prefill": 1}}}}, "connector.dry_run.workers", "prefill, decode"),
+        ({"connector": {**LOCAL, "kubernetes": {}}}, "connector.kubernetes", "beside kind 'local'"),
+        ({"connector": {**CLUSTER, "local": LOCAL["local"]}}, "connector.local", "beside kind 'kubernetes'"),
+        ({"connector": {"kubernetes": {}}}, "connector.dry_run", "beside connector.kubernetes"),
+        ({"connector": {**CLUSTER, "kubernetes": {"objects": ONE}}}, "connector.kubernetes.objects", "decode"),
+        ({"connector": {**CLUSTER, "kubernetes": BOTH}}, "connector.kubernetes.objects", "connector.kubernetes.graph"),
+        ({"connector": {**CLUSTER, "kubernetes": {"graph": POD}}}, "connector.kubernetes.graph.kind", "Pod"),
+        ({"connector": {**CLUSTER, "kubernetes": {"namespace": "Chat"}}}, "connector.kubernetes.namespace", "'Chat'"),
         ({"metrics": {"prometheus": {"url": "http://p"}}}, "metrics.prometheus", "beside source 'scrape'"),
         ({"metrics": {"source": "prometheus"}}, "metrics.source", "with a url"),
         ({"metrics": {"scrape": {"period_s": 20}}}, "metrics.scrape.period_s", "at most the interval's 15 s"),

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from planner.connectors.base import ConnectorError
 from planner.core.record import decide_again, from_line
 from planner.core.settings import PlannerSettings
 from planner.core.state import PlannerState
@@ -182,12 +184,12 @@ def test_a_state_that_cannot_be_decided_on_is_given_up(rig: Rigging, monkeypatch
 
 def test_measured_starts_replace_the_lead_time(rig: Rigging) -> None:
     made = rig(speed_up=10.0)
-    made.graph.startup_s = (4.0, 5.0)
+    made.graph.startup_s = {"decode": (4.0, 5.0)}
     made.ticks(1, every_s=1.5)
     first = made.loop.snapshot
     assert first is not None
     assert (first.settings.lead_time_s, first.lead_time_measured) == (60.0, False)
-    made.graph.startup_s = (4.0, 5.0, 6.0, float("nan"), -1.0)
+    made.graph.startup_s = {"decode": (4.0, 5.0, 6.0, float("nan"), -1.0), "prefill": (1.0, 2.0, 3.0)}
     made.ticks(2, every_s=1.5)
     measured = made.loop.snapshot
     assert measured is not None
@@ -278,3 +280,73 @@ def test_a_checkpoint_that_cannot_be_used_is_kept_aside(
     assert "starts without memory" in caplog.text
     made.ticks(1)
     assert json.loads(file.read_text())["graph"] == "chat"
+
+
+@dataclass
+class Memory:
+    """A keeper in memory."""
+
+    shared: bool = False
+    content: bytes | None = None
+    fails: Exception | None = None
+    where: str = "memory"
+    writes: int = 0
+
+    def read(self) -> bytes | None:
+        if self.fails is not None:
+            raise self.fails
+        return self.content
+
+    def write(self, content: bytes) -> None:
+        self.content, self.writes = content, self.writes + 1
+
+    def aside(self, suffix: str) -> str:
+        raise AssertionError(suffix)
+
+
+def test_a_checkpoint_that_cannot_be_read_yet_is_taken_up_later_and_not_written_over(rig: Rigging) -> None:
+    learned = Memory()
+    first = rig("a", keeper=learned)
+    first.graph.startup_s = {"decode": (5.0, 6.0, 7.0)}
+    first.ticks(3)
+    kept, learned.fails = learned.content, ConnectorError("cut")
+
+    second = rig("b", keeper=learned)
+    second.ticks(2)
+    assert learned.content == kept
+    assert second.loop.faults.active(Stage.CHECKPOINT) is not None
+    assert second.loop.snapshot is not None
+    assert not second.loop.snapshot.lead_time_measured
+
+    learned.fails = None
+    second.ticks(1)
+    assert second.loop.faults.active(Stage.CHECKPOINT) is None
+    assert second.loop.snapshot.lead_time_measured
+    assert learned.writes == 4
+
+
+def test_a_shared_checkpoint_is_kept_by_the_planner_that_acts(rig: Rigging) -> None:
+    keeper = Memory(shared=True)
+    made = rig(keeper=keeper)
+    made.graph.holder, made.graph.until_s = "another", float("inf")
+    made.ticks(2)
+    assert keeper.writes == 0
+    made.graph.holder = ""
+    made.ticks(1)
+    assert keeper.writes == 1
+
+
+def test_notices_are_logged_once_shown_and_logged_when_they_are_over(
+    rig: Rigging, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = rig()
+    caplog.set_level("INFO")
+    made.graph.notices = ("an HPA sets the same replicas",)
+    made.ticks(2)
+    assert made.loop.snapshot is not None
+    assert made.loop.snapshot.notices == made.graph.notices
+    assert b'sla_planner_notices{graph="chat",model="llama"} 1.0' in made.loop.metrics.text()
+    made.graph.notices = ()
+    made.ticks(1)
+    said = [record.getMessage() for record in caplog.records if "HPA" in record.getMessage()]
+    assert said == ["an HPA sets the same replicas", "over: an HPA sets the same replicas"]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from planner.connectors.kubernetes import settings
 from planner.service import config as module
 from planner.service.config import ServiceConfig
 from planner.service.load import load_config
@@ -13,7 +14,12 @@ from planner.service.metrics import _GAUGES
 from tests.unit.service.conftest import Rigging
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
-MODELS = [m for m in vars(module).values() if isinstance(m, type) and issubclass(m, BaseModel) and m.__module__ == module.__name__]  # fmt: skip  # noqa: E501
+MODELS = [
+    model
+    for place in (module, settings)
+    for model in vars(place).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == place.__name__
+]
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m.model_fields])

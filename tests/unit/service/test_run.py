@@ -30,7 +30,7 @@ def test_it_plans_until_it_is_told_to_end(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sign: signal.Signals
 ) -> None:
     graph, eyes = FakeGraph(Time()), FakeEyes()
-    monkeypatch.setattr(module, "make_connector", lambda _: graph)
+    monkeypatch.setattr(module, "make_connector", lambda _, __: graph)
     monkeypatch.setattr(module, "make_observer", lambda *_: eyes)
     before, said, ticked = threading.active_count(), [], threading.Event()
     lease = graph.lease
@@ -63,7 +63,7 @@ def test_it_plans_until_it_is_told_to_end(
 
 def test_a_port_that_is_taken_is_named_before_anything_ticks(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, eyes = FakeGraph(Time()), FakeEyes()
-    monkeypatch.setattr(module, "make_connector", lambda _: graph)
+    monkeypatch.setattr(module, "make_connector", lambda _, __: graph)
     monkeypatch.setattr(module, "make_observer", lambda *_: eyes)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.engines import aggregated, disaggregated, engine, finish, start
+from tests.engines import aggregated, disaggregated, engine, finish, start, transfer
 
 exactly = pytest.approx
 
@@ -89,6 +89,30 @@ def test_a_seat_on_a_decode_worker_is_taken_from_the_hand_off_on() -> None:
     late = finish(disaggregated(engine(), engine(seqs=1, kv_ms=0.0)), [rows[0], (5.0, 100, 1, 0)])
     # … but here: B is prefilled at 22 and its hand-off starts only when A is done.
     assert late.ttft == exactly([moved + 5.1, seat_free + 2.2 + 5.1 - 5.0])
+
+
+def test_a_hand_off_makes_the_iteration_longer_with_which_it_begins() -> None:
+    # Prompts end at 11 and at 41 ms. B's hand-off begins with A's seventh iteration, which is longer by its post …
+    rows = [(0.0, 100, 10, 0), (30.0, 100, 1, 0)]
+    handoff = transfer(post_ms=2.0, post_token_ms=0.01)
+    run = finish(disaggregated(engine(), engine(kv_ms=0.0), handoff), rows)
+    first = 11.0 + 2.2 + 5.1
+    # … of 3 ms; A's own found the worker idle.
+    sixth = 11.0 + 2.2 + 6 * 5.1
+    assert sixth - 5.1 < 41.0 < sixth
+    joins = sixth + 5.1 + 3.0
+    assert run.ttft[0] == exactly(first)
+    assert run.end[0] == exactly(11.0 + 2.2 + 10 * 5.1 + 3.0 + 0.1)
+    assert run.ttft[1] == exactly(joins + 5.2 - 30.0)
+
+
+def test_hand_offs_that_begin_together_are_posted_one_after_the_other() -> None:
+    # A prompt that ends alone, and two that end in one iteration.
+    rows = [(0.0, 50, 40, 0), (20.0, 100, 1, 0), (20.5, 200, 1, 0), (20.6, 300, 1, 0)]
+    quick, slow = (
+        finish(disaggregated(engine(), engine(kv_ms=0.0), transfer(post_token_ms=each)), rows) for each in (0.0, 0.02)
+    )
+    assert slow.end[0] - quick.end[0] == exactly(0.02 * 600)
 
 
 def test_a_prefix_hit_is_not_computed_again() -> None:

@@ -157,3 +157,46 @@ def test_extreme_specs_hold_up() -> None:
     assert collect(GeneratedTrace(GeneratorSpec(isl=heavy, duration_s=100))).isl.max() == 10_000_000
     # A long quiet trace is walked through, not stored.
     assert len(collect(GeneratedTrace(GeneratorSpec(rps=1e-5, duration_s=100_000)))) < 20
+
+
+def test_a_step_that_ends_a_weekend_and_nights() -> None:
+    pulse = GeneratorSpec(rps=50, duration_s=900, step_at_s=300, step_duration_s=300, step_factor=0.2)
+    before, within, after = counts(GeneratedTrace(pulse), 300)
+    assert within / before == pytest.approx(0.2, rel=0.1)
+    assert after / before == pytest.approx(1, rel=0.05)
+    week = counts(GeneratedTrace(GeneratorSpec(rps=20, duration_s=1600, daily_period_s=200, weekend_factor=0.25)), 200)
+    # No weekend comes before the first day; the eighth follows one.
+    assert week[:5] / week[:5].mean() == pytest.approx(np.ones(5), rel=0.06)
+    assert week[5:7].mean() / week[:5].mean() == pytest.approx(0.25, rel=0.12)
+    assert week[7] / week[:5].mean() == pytest.approx(1, rel=0.08)
+    hours = counts(GeneratedTrace(GeneratorSpec(rps=99, duration_s=1600, daily_period_s=200, weekend_factor=0.25)), 4)
+    assert hours[0] / hours[5:200].mean() == pytest.approx(1, rel=0.2)
+    assert hours[350] / hours[5:200].mean() < 0.7
+    night = GeneratorSpec(rps=20, duration_s=1000, daily_period_s=500, daily_peak_s=250, night_share=0.4)
+    busy = counts(GeneratedTrace(night), 10) > 0
+    # The trough is at 0, 500 and 1000: a fifth of the period is dark on either side of each.
+    dark = [*range(10), *range(40, 60), *range(90, 100)]
+    assert not busy[dark].any()
+    assert np.delete(busy, dark).all()
+
+
+def test_lengths_drift_with_time_within_their_bounds() -> None:
+    mode = LengthSpec(modes=(LengthMode(weight=1, median_tokens=1000, sigma=0),), max_tokens=2500)
+    spec = GeneratorSpec(rps=5, duration_s=7200, isl=mode, osl=mode, isl_growth_per_hour=1, osl_growth_per_hour=-0.25)
+    chunk = collect(GeneratedTrace(spec))
+    hour = int(np.searchsorted(chunk.arrival_s, 3600))
+    assert chunk.isl[0] == pytest.approx(1000, abs=2)
+    assert chunk.isl[hour] == pytest.approx(2000, abs=2)
+    assert chunk.isl[-1] == 2500
+    assert chunk.osl[hour] == pytest.approx(750, abs=2)
+    assert chunk.osl[-1] == pytest.approx(500, abs=2)
+
+
+def test_the_substitute_of_the_long_conversation_trace_is_like_it() -> None:
+    # Requests, mean and 95th percentile of input, mean output and mean hit share of the public trace.
+    summary = summarize(open_trace("generate:long-conversation,duration_s=3537"))
+    assert summary.requests == pytest.approx(12_031, rel=0.08)
+    assert summary.isl.mean == pytest.approx(12_035, rel=0.08)
+    assert summary.isl.p95 == pytest.approx(39_552, rel=0.1)
+    assert summary.osl.mean == pytest.approx(343, rel=0.08)
+    assert summary.mean_hit_share == pytest.approx(0.409, abs=0.03)

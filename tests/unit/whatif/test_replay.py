@@ -1,6 +1,6 @@
 """A replay carries plans out within the budget, counts what they cost, and shows policies what a pod would see."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ from planner.core.settings import PlannerSettings
 from planner.core.types import Known, Observation, Plan, Pool, Role, Sla, Unknown
 from planner.whatif.policies.base import Policy, Setting
 from planner.whatif.policies.static import Static
-from planner.whatif.replay import replay
-from planner.whatif.simulator.simulation import Finished
+from planner.whatif.replay import _quantile, replay
+from planner.whatif.simulator.simulation import Finished, Simulation, WorkerLoad
+from planner.whatif.simulator.state import DRAINING, FREE, READY, STARTING
 from tests.engines import AGGREGATED, DECODE, PREFILL, HandTrace, Row, aggregated, disaggregated, engine, poisson
 
 NAMES = {AGGREGATED: "agg", PREFILL: "fill", DECODE: "dec"}
@@ -52,8 +53,61 @@ class Scripted(Policy):
         return self._plans[min(len(self.seen), len(self._plans)) - 1]
 
 
+class Blind(Scripted):
+    """Does not look."""
+
+    observes = False
+
+
 def steady(span_s: float, gap_s: float = 0.5, isl: int = 100, osl: int = 10) -> list[Row]:
     return [(float(t * 1000), isl, osl, 0) for t in np.arange(0.0, span_s + 1e-9, gap_s)]
+
+
+def test_a_policy_that_does_not_look_changes_nothing_but_what_it_is_shown() -> None:
+    setting = setting_of(aggregated(engine()), steady(60.0), {"agg": 1}, 4)
+    plans: list[Plan] = [{"agg": 2}, {"agg": 1}]
+    looks, blind = Scripted(plans), Blind(plans)
+    outcomes = [replay(setting, policy, "x") for policy in (looks, blind)]
+    assert outcomes[0].as_json() | {"wall_s": 0, "simulated_requests_per_s": 0} == outcomes[1].as_json() | {
+        "wall_s": 0,
+        "simulated_requests_per_s": 0,
+    }
+    assert outcomes[0].ticks == outcomes[1].ticks
+    assert any(isinstance(seen.pools, Known) for seen in looks.seen)
+    assert all(isinstance(part, Unknown) for seen in blind.seen for part in (seen.arrivals, seen.pools, seen.lengths))
+
+
+@given(values=st.lists(st.floats(1e-3, 1e7), min_size=1, max_size=60), share=st.floats(0.01, 1.0))
+def test_the_quantile_of_a_tick_is_numpys_bit_for_bit(values: list[float], share: float) -> None:
+    assert _quantile(np.array(values), share) == float(np.quantile(np.array(values), share))
+
+
+@given(asked=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_the_supply_is_what_a_count_of_the_workers_gives(asked: list[tuple[int, int]], seed: int) -> None:
+    engines = disaggregated(engine(), engine())
+    rows: list[Row] = [(float(t), 400, 30, 0) for t in poisson(0.02, 1600, seed)]
+    simulation = Simulation(engines, HandTrace(rows), "least_loaded", lambda _: None)
+    now_s = 0.0
+    for counts in asked:
+        for role, count in zip(engines.roles, counts, strict=True):
+            supply = simulation.supply(role)
+            for _ in range(count - supply.ready - supply.starting):
+                simulation.add_worker(role, 1000.0 * (now_s + 15.0))
+            for _ in range(supply.ready + supply.starting - count):
+                simulation.drain_worker(role)
+        now_s += 10.0
+        simulation.run_to(1000.0 * now_s)
+        workers = simulation.raw.workers
+        for number, role in enumerate(engines.roles):
+            mine = [w for w in workers if w["engine"] == number]
+            serving = [w for w in mine if w["state"] in (READY, DRAINING)]
+            supply = simulation.supply(role)
+            assert supply.ready == sum(w["state"] == READY for w in mine)
+            assert supply.starting == sum(w["state"] == STARTING for w in mine)
+            assert supply.draining == sum(w["state"] == DRAINING for w in mine)
+            assert supply.running == sum(w["in_flight"] - w["wait_count"] for w in serving)
+        assert simulation.gpus() == sum(w["state"] != FREE for w in workers)
 
 
 def test_gpu_hours_and_counts_by_hand() -> None:
@@ -188,6 +242,39 @@ def test_what_a_policy_sees() -> None:
     assert isinstance(third.itl_ms, Unknown)
     assert isinstance(third.pools, Known)
     assert third.pools.value["agg"].ready == 2
+
+
+class Watching(Scripted):
+    """Keeps what it was shown of every worker."""
+
+    watches = True
+
+    def __init__(self, plans: list[Plan], interval_s: float) -> None:
+        super().__init__(plans, interval_s)
+        self.workers: list[Mapping[str, Sequence[WorkerLoad]]] = []
+
+    def watch(self, workers: Mapping[str, Sequence[WorkerLoad]]) -> None:
+        assert len(self.workers) == len(self.seen), "before each decision"
+        self.workers.append(workers)
+
+
+def test_what_a_policy_sees_of_every_worker() -> None:
+    engines = aggregated(engine(capacity=1_600))
+    policy = Watching([{"agg": 2}], interval_s=3.0)
+    replay(setting_of(engines, steady(30.0, 0.2, isl=300, osl=60), {"agg": 2}, max_gpus=8), policy, "watching")
+    busy = 0
+    for observation, workers in zip(policy.seen, policy.workers, strict=True):
+        pools = observation.pools
+        assert isinstance(pools, Known)
+        pool, loads = pools.value["agg"], workers["agg"]
+        assert [load.number for load in loads] == [0, 1]
+        assert {load.kv_capacity_tokens for load in loads} == {1_600}
+        assert Known(float(sum(load.waiting for load in loads))) == pool.waiting_requests
+        assert Known(float(sum(load.running for load in loads))) == pool.running_requests
+        assert isinstance(pool.kv_usage, Known)
+        assert sum(load.kv_usage for load in loads) / 2 == pytest.approx(pool.kv_usage.value)
+        busy += sum(load.running for load in loads)
+    assert busy > 0
 
 
 def test_no_completion_is_unknown_and_not_zero() -> None:

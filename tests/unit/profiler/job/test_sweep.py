@@ -14,7 +14,7 @@ import pytest
 
 from profiler.engines.engine import EngineDiedError
 from profiler.errors import DependencyError, InputError
-from profiler.job.journal import StorageError
+from profiler.job.journal import Journal, StorageError
 from profiler.job.status import Reporter
 from profiler.job.sweep import sweep
 from profiler.measure import Point, SampleError
@@ -305,7 +305,10 @@ def test_a_full_disk_ends_the_run_with_its_engines(tmp_path: Path, monkeypatch: 
     assert engine.stopped == 1
 
 
-def test_a_pair_gives_the_hand_off_to_the_decode_profile(tmp_path: Path) -> None:
+def test_a_pair_gives_the_hand_off_to_the_decode_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Journal.add
+    # Samples that took a second each, as far as the accounts know.
+    monkeypatch.setattr(Journal, "add", lambda self, label, sample, why, _: add(self, label, sample, why, 1.0))
     engines = [FakeEngine(), FakeEngine()]
     pair = (Layout(1), Layout(2))
     both = tools(lambda _, number: engines[number], FakeMeter)
@@ -317,6 +320,11 @@ def test_a_pair_gives_the_hand_off_to_the_decode_profile(tmp_path: Path) -> None
     decode = load_profile(tmp_path / HOME / "decode-tp2-dp1")
     assert set(decode.samples) == {"decode", "transfer"}
     assert set(decode.samples["transfer"]["prefill_tp"]) == {1.0}
+    # A hand-off holds the GPUs of both.
+    measured_s = layouts["pair-tp1-tp2"]["measuring_s"]
+    gpu_minutes = (2 * measured_s["decode"] + 3 * measured_s["pair"]) / 60
+    assert measured_s["pair"] > 0
+    assert decode.meta.cost.measuring_gpu_minutes == pytest.approx(gpu_minutes, abs=1e-3)  # type: ignore[union-attr]
     assert "kv_consumer" in " ".join(decode.meta.engine.arguments or ())
 
 

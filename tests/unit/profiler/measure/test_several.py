@@ -10,6 +10,7 @@ import pytest
 
 from profiler.measure import EngineMeter, Facts, PairMeter, Point
 from profiler.measure.client import Stream
+from profiler.measure.facts import Scrape
 
 T = TypeVar("T")
 FACTS = Facts("http://x", "m", "0.26.0", 100_000, 16, True, 4096, 16, 2048)
@@ -62,6 +63,18 @@ def test_a_slow_hand_off_is_sent_once() -> None:
     pair = Pair((500.1, 30.0), (90.0, 10.0), (90.0, 20.0))
     assert now(pair.measure(Point("transfer", (512.0,)))).values["transfer_ms"] == 30.0
     assert len(pair.left) == 2
+
+
+def test_the_post_of_a_hand_off_is_what_the_engines_count_grew_by() -> None:
+    name = "vllm:nixl_post_time_seconds"
+    before, after = (Scrape({f"{name}_sum": s, f"{name}_count": n}, ()) for s, n in ((1.0, 7.0), (1.012, 9.0)))
+    assert PairMeter(FACTS, FACTS)._post_ms(before, after) == pytest.approx(12.0)
+    # Two GPUs post side by side.
+    assert PairMeter(FACTS, FACTS, decode_tp=2)._post_ms(before, after) == pytest.approx(6.0)
+    # The first hand-off creates the count; without one, or without growth, nothing is known.
+    assert PairMeter(FACTS, FACTS)._post_ms(Scrape({}, ()), before) == pytest.approx(1000.0)
+    assert PairMeter(FACTS, FACTS)._post_ms(before, before) is None
+    assert PairMeter(FACTS, FACTS)._post_ms(Scrape({}, ()), Scrape({}, ())) is None
 
 
 @pytest.mark.parametrize(("first_ms", "prompts"), [(60.0, 5), (60.1, 3), (250.0, 3), (250.1, 1)])

@@ -87,6 +87,8 @@ def test_two_prefill_and_two_decode_workers(per_second: float, ahead: bool | Non
     steps = [step, Scheduler(step.timing)]
     if ahead is not None:
         engines = replace(engines, timing=tuple(_as_ahead(timing, exposed=ahead) for timing in engines.timing))
+        posts = replace(engines.transfer, post_ms=2.0 + 0.3 * np.arange(len(engines.transfer.transfer_ms)))
+        engines = replace(engines, transfer=posts)
         fills = [_workers("prefill", engines.timing[0], engines) for _ in range(2)]
         steps = [_workers("decode", engines.timing[1], engines) for _ in range(2)]
     offline = finish(engines, [(*row, 0) for row in rows], {Role.PREFILL: 2, Role.DECODE: 2})

@@ -49,7 +49,7 @@ def test_a_timing_file_holds_what_the_profiles_say(role: str, tmp_path: Path) ->
     assert read.limits == made.limits
     assert read.limits.role == role
     assert read.limits.max_model_len == 131_072
-    for name in ("prefill", "decode", "transfer"):
+    for name in ("prefill", "decode", "transfer", "post"):
         np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
     assert read.decode_ms(3, 1000) > 0.0 < read.linear_ms(100)
 

@@ -57,13 +57,14 @@ def test_an_aggregated_worker_is_the_reference(timing: EngineTiming, rows: list[
 
 
 @FEW
-@given(timings(), workloads())
-def test_a_decode_worker_is_the_reference(timing: EngineTiming, rows: list[Row]) -> None:
+@given(timings(), workloads(), st.sampled_from([0.0, 1.7]))
+def test_a_decode_worker_is_the_reference(timing: EngineTiming, rows: list[Row], post_ms: float) -> None:
     reference = [Reference(*row, remote=True) for row in rows]
-    slow = Stepwise(timing, transfer())
+    handoff = transfer(2.0 + 12.0 * post_ms, post_ms=post_ms, post_token_ms=0.01 * post_ms)
+    slow = Stepwise(timing, handoff)
     slow.run(reference)
     requests = _submitted(rows, remote=True)
-    events = serve(worker(timing), requests)
+    events = serve(worker(timing, handoff), requests)
     _check(requests, reference)
     assert _preempted(events) == slow.preempted
 

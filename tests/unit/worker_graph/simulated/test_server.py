@@ -29,7 +29,7 @@ Client = TestClient[web.Request, web.Application]
 async def running(
     role: str = "aggregated", timing: EngineTiming = TIMING, speed_up: float = FAST, **options: Any
 ) -> AsyncIterator[tuple[Client, Server]]:
-    table = WorkerTiming.of(timing, transfer(), role=role, max_model_len=4096, kv_bytes_per_token=131_072.0)
+    table = WorkerTiming.of(timing, transfer(post_ms=0.3), role=role, max_model_len=4096, kv_bytes_per_token=131_072.0)
     server = Server(Engine(table, "tiny", speed_up=speed_up, flush_ms=2.0, **options), "127.0.0.1", 0)
     async with TestClient(TestServer(server.application())) as client:
         server.port = client.port or 0
@@ -71,6 +71,24 @@ def chunks(text: str) -> list[dict[str, Any]]:
 async def post(client: Client | ClientSession, body: dict[str, Any], url: str = "/v1/completions") -> tuple[int, Any]:
     async with client.post(url, json=body) as answer:
         return answer.status, await answer.json()
+
+
+@pytest.mark.parametrize("osl", [1, 2, 2000])
+def test_a_stream_ends_properly_though_its_last_token_waits_in_the_front_end(osl: int) -> None:
+    # The loop is done long before the front end is: between them all tokens are there, and the end is not.
+    slow = engine(
+        fixed_ms=10.0, token_ms=0.01, step_ms=5.0, request_ms=0.0, kv_ms=0.0, capacity=16_000, front_ms=20_000.0
+    )
+
+    async def scenario() -> None:
+        async with running(timing=slow) as (client, _):
+            body = {"prompt": "a b c", "max_tokens": osl, "stream": True}
+            parts = chunks(await (await client.post("/v1/completions", json=body)).text())
+            reasons = [part["choices"][0]["finish_reason"] for part in parts]
+            assert reasons == [None] * (len(parts) - 1) + ["length"]
+            assert len("".join(part["choices"][0]["text"] for part in parts).split()) == osl
+
+    run(scenario)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +209,8 @@ def test_kv_goes_from_a_prefill_to_a_decode_engine() -> None:
             assert samples["prompt_tokens_by_source_total:local_compute"] == 0
             assert samples["nixl_xfer_time_seconds_count"] == samples["nixl_bytes_transferred_count"] == 1
             assert samples["nixl_xfer_time_seconds_sum"] == pytest.approx(0.0022)
+            assert samples["nixl_post_time_seconds_count"] == 1
+            assert samples["nixl_post_time_seconds_sum"] == pytest.approx(0.0003)
             assert samples["generation_tokens_total"] == 20
             assert samples["inter_token_latency_seconds_count"] == 19
             assert samples["nixl_num_failed_transfers_total"] == 0

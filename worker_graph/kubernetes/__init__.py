@@ -1,0 +1,1 @@
+"""Graphs as Kubernetes objects: Deployments, LeaderWorkerSets, Grove PodCliqueSets, Dynamo graphs."""
