@@ -62,13 +62,25 @@ integration: $(STAMP) integration-kubernetes
 
 # Planners that are killed again and again take over in time only on a machine that is not busy.
 ALONE := tests/integration/kubernetes/test_planner_layouts.py
+TOGETHER := tests/integration/kubernetes tests/fault_tolerance/kubernetes --ignore $(ALONE)
+
+# pytest with the arguments $(1); $(2) are for the first run alone. These tests want recovery within deadlines, on machines
+# that may be busy with other things: what has failed is run once more, by itself and one at a time, and must pass then.
+# Failures of the first run stay in the output. Only failed tests (exit code 1) get that, no run that broke off; what
+# cannot be collected ends it before the first test, for among several processes it would count as a failed test. The
+# cache is of its own, so that no other run's failures are in it.
+define at_most_twice
+$(BIN)/pytest --collect-only -qq -p no:cacheprovider $(1)
+$(BIN)/pytest -o cache_dir=.pytest_cache/kubernetes --cache-clear $(2) $(1) || { test $$? -eq 1 && \
+  echo 'What has failed is run once more, by itself.' && \
+  $(BIN)/pytest -o cache_dir=.pytest_cache/kubernetes --last-failed --last-failed-no-failures none -x $(1); }
+endef
 
 ## integration-kubernetes: of these, the ones on Kubernetes. They wait far more than they compute: several at a time, each
 ## file on a control plane of its own process
 integration-kubernetes: $(STAMP)
-	$(BIN)/pytest -n 3 --dist loadfile tests/integration/kubernetes tests/fault_tolerance/kubernetes --durations=15 \
-	  --ignore $(ALONE)
-	$(BIN)/pytest $(ALONE)
+	$(call at_most_twice,$(TOGETHER),-n 3 --dist loadfile --durations=15)
+	$(call at_most_twice,$(ALONE))
 
 ## test-all: the quick suite and everything slower
 test-all: test integration
