@@ -149,12 +149,20 @@ class Proxy:
         self._do(heal())
 
     def hang(self) -> None:
-        """Connections are accepted, requests wait until `heal`, and watches bring nothing more."""
+        """Connections are accepted, requests wait until `go_on` or `heal`, and watches bring nothing more."""
 
         async def hang() -> None:
             self._free.clear()
 
         self._do(hang())
+
+    def go_on(self) -> None:
+        """The end of `hang` alone: other faults stay."""
+
+        async def go_on() -> None:
+            self._free.set()
+
+        self._do(go_on())
 
     def cut(self) -> None:
         """Connections break off, and new ones are refused until `heal`."""

@@ -126,8 +126,14 @@ class Site:
         """Writes of a pool's replicas by planners since a mark that the server carried out."""
         return sum(one.code == 200 and one.name == deployment(pool) for one in self.writes(mark))
 
+    def lowered_since(self, since_s: float) -> list[str]:
+        """Pools that were asked for fewer workers since a unix time, by whomever, in words."""
+        self.made.replicas.catch_up()
+        return self.made.replicas.lowered(since_s)
+
     def within_budget(self, since_s: float, *, by_hand: int = 0) -> None:
         """At every moment since a unix time; `by_hand`: GPUs beyond it that a person has asked for."""
+        self.made.watch.catch_up()
         most, budget = self.made.watch.most_since(since_s), self.made.kind.budget + by_hand
         assert most <= budget, f"{most} GPUs of {budget}: {self.made.watch.moments}"
 
@@ -136,6 +142,7 @@ class Site:
         calls = self.control_plane.audit(mark, namespace=self.made.namespace)
         unknown = {one.pod for one in calls if one.pod and one.subresource == "scale"} - self.identities.keys()
         assert not unknown, f"pods that nobody knows have written: {unknown}"
+        self.made.lease.catch_up()
         assert strays(calls, self.made.lease.tenures, self.identities) == [], self.made.lease.tenures
         assert overlaps(self.made.lease.tenures, self.identities.values()) == [], self.made.lease.tenures
 

@@ -146,7 +146,7 @@ def test_answers_that_are_too_slow(site: Site, planner: Planner) -> None:
     assert planner.alive()
     assert planner.state()["errors"]["read"]["active"]
     assert site.steps(mark, pool) == 0
-    assert site.made.replicas.lowered(began_s) == []
+    assert site.lowered_since(began_s) == []
     healed_s = time.time()
     site.proxy.heal()
     timed(

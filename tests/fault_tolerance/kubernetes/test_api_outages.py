@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from planner.demo.settings import PREFILL
-from tests.fault_tolerance.kubernetes.site import ONE_EACH, Site, timed
+from tests.fault_tolerance.kubernetes.site import Site, timed
 from tests.fault_tolerance.planner.traffic import HIGH_RPS, LOW_RPS
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.installation.installation import PATIENCE_S
@@ -59,9 +59,11 @@ def test_the_api_server_is_away_while_the_load_rises(
         wait_until(says, "it says so", PATIENCE_S)
         made = planner.wait_for_ticks(TICKS)
         assert planner.alive()
+        # One worker each, unless a tick that read the graph just before the outage has already seen more load.
+        known = [one for one in planner.decisions() if one["level"] == "model"][-1]
         for one in made:
             assert one["level"] == "last_good", one
-            assert one["plan"] == ONE_EACH, "the last plan is kept while nothing is known of the graph"
+            assert one["plan"] == known["plan"], "the last plan is kept while nothing is known of the graph"
             assert one["outcome"]["*"].startswith("not applied: the lease is unknown"), one
         assert planner.state()["errors"]["read"]["active"]
     finally:
@@ -75,11 +77,14 @@ def test_the_api_server_is_away_while_the_load_rises(
         return newest["level"] == "model" and newest["plan"] == site.replicas()
 
     wait_until(carried_out, "the plan is carried out", PATIENCE_S)
-    first = next(one for one in planner.decisions(back_s) if one["level"] == "model")
+    # Of a tick that may have begun before the server has said that it is ready.
+    away = made[-1]["at_s"]
+    first = next(one for one in planner.decisions() if one["at_s"] > away and one["level"] == "model")
     assert first["plan"][PREFILL] > 1, "what the load that it saw all the time asks for"
     assert site.replicas()[PREFILL] > 1
-    assert site.made.replicas.lowered(began_s) == []
-    assert not planner.state()["errors"]["read"]["active"]
+    assert site.lowered_since(began_s) == []
+    # On a busy machine a single read may fail at any moment.
+    wait_until(lambda: not planner.state()["errors"]["read"]["active"], "it reads the graph", PATIENCE_S)
     site.traffic.rps = LOW_RPS
     site.within_budget(began_s)
     site.one_actor_since(mark)

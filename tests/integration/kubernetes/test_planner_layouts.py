@@ -193,7 +193,9 @@ class Scene:
         assert self.serving.least_since(began_s) >= 1.0, self.serving.shares
         self.traffic.check()
         acts = ACTS | {("configmaps", "")}
-        assert strays(self.calls(), self.made.lease.tenures, self.identities, acts) == [], self.made.lease.tenures
+        calls = self.calls()
+        self.made.lease.catch_up()
+        assert strays(calls, self.made.lease.tenures, self.identities, acts) == [], self.made.lease.tenures
         assert overlaps(self.made.lease.tenures, self.identities.values()) == [], self.made.lease.tenures
         assert [event[:2] for event in self.told()] == EVENTS, self.told()
         return ended_s - began_s
