@@ -148,6 +148,8 @@ class Scenario:
             assert self._planner.lease(ME, 60.0).held
 
     def _apply(self, **plan: int) -> Mapping[str, str]:
+        # As at every tick: on a busy machine the lease would be too old to write with.
+        self._planner.lease(ME, 60.0)
         said = self._planner.apply(plan, ME)
         refused = next((text for text in said.values() if "not applied" in text), "")
         if refused and "HorizontalPodAutoscaler" not in refused:

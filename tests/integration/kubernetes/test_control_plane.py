@@ -15,9 +15,10 @@ import urllib3
 from kubernetes import client
 
 from tests.integration.kubernetes.objects import container, deployment, wishes
-from tests.kubernetes.cluster import Cluster, new_client
+from tests.kubernetes.cluster import Cluster, ExistingCluster, new_client
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.fixtures import Kubelet, new_namespace
+from tests.kubernetes.installation.actors import LeaseWatch
 from tests.kubernetes.nodes import Node
 from tests.kubernetes.proxy import Proxy
 from tests.servers import get, wait_until
@@ -45,8 +46,9 @@ def scale(api: client.ApiClient, namespace: str, replicas: int) -> None:
 def test_a_scaled_deployment_gets_pods_that_are_scheduled_start_and_become_ready(
     namespace: str, api: client.ApiClient, kubelet: StartKubelet
 ) -> None:
-    kubelet(Node("gpu-a", 8), delay_s=0.5)
-    create(api, namespace, deployment("w", 1, ready_delay_s="1"))
+    # Long enough in each phase to be seen by who asks again and again.
+    kubelet(Node("gpu-a", 8), delay_s=2.0)
+    create(api, namespace, deployment("w", 1, ready_delay_s="2"))
     wait_until(lambda: ready(api, namespace) == 1, "one is ready", PATIENCE_S)
     scale(api, namespace, 3)
     seen = set()
@@ -316,6 +318,30 @@ def test_an_api_server_that_is_killed_comes_back_with_its_data_and_pods_go_on(
     control_plane.start_api_server()
     scale(api, namespace, 2)
     wait_until(lambda: ready(api, namespace) == 2, "the kubelet and the controllers are back", PATIENCE_S)
+
+
+def test_who_held_a_lease_is_seen_without_a_gap_whatever_the_api_server_does(
+    control_plane: Cluster, namespace: str, api: client.ApiClient, proxy: Proxy, tmp_path: Path
+) -> None:
+    leases = client.CoordinationV1Api(api)
+    leases.create_namespaced_lease(namespace, {"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}})
+    seen = LeaseWatch(ExistingCluster(proxy.kubeconfig(control_plane.kubeconfig), tmp_path), namespace, "l")
+    seen.start()
+    try:
+        wait_until(lambda: seen.holder == "a", "it is watched", PATIENCE_S)
+        # It changes hands while the watch is broken, before and after the server starts anew.
+        proxy.cut()
+        leases.patch_namespaced_lease("l", namespace, {"spec": {"holderIdentity": "b"}})
+        control_plane.kill_api_server()
+        control_plane.start_api_server()
+        for holder in "cd":
+            leases.patch_namespaced_lease("l", namespace, {"spec": {"holderIdentity": holder}})
+        proxy.heal()
+        seen.catch_up()
+        assert [one.holder for one in seen.tenures] == ["a", "b", "c", "d"]
+    finally:
+        proxy.heal()
+        seen.stop()
 
 
 def test_a_paused_api_server_answers_when_it_goes_on(control_plane: Cluster, api: client.ApiClient) -> None:

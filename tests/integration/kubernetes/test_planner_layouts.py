@@ -80,10 +80,15 @@ class ServingWatch(Follower):
         """Count afresh."""
         self._serving = set()
         for one in objects:
-            self.changed("MODIFIED", one)
+            self._count("MODIFIED", one)
+        self._note()
 
     def changed(self, kind: str, thing: Any) -> None:
         """One came, went, or changed."""
+        self._count(kind, thing)
+        self._note()
+
+    def _count(self, kind: str, thing: Any) -> None:
         if (thing.metadata.labels or {}).get("plimsoll.io/role") != "decode":
             return
         ready = any(one.type == "Ready" and one.status == "True" for one in thing.status.conditions or ())
@@ -91,6 +96,8 @@ class ServingWatch(Follower):
             self._serving.add(thing.metadata.uid)
         else:
             self._serving.discard(thing.metadata.uid)
+
+    def _note(self) -> None:
         # A worker of either layout stands for one of the other.
         self.shares.append((time.time(), len(self._serving) / 2.0))
 
