@@ -405,8 +405,8 @@ class ClosedFormEvaluator:
         step = float(engine.iteration_ms(decode.batch, decode.batch * self.facts.context[0]))
         carried = max(0.0, step - engine.shared_ms) + engine.mixed_ms_per_request * decode.batch
         # Launches that hide behind decodes may make the two faster than the prompt alone; load helps nobody here.
-        beside = np.maximum(self.facts.prompt_ms, self.facts.behind_ms(step) + carried)
-        prefill = self._cycle(workers, carried, beside)
+        longer = np.maximum(0.0, self.facts.behind_ms(step) + carried - self.facts.prompt_ms)
+        prefill = self._cycle(workers, carried, self.facts.prompt_ms + _is_running(decode) * longer)
         # The iteration that runs, and the one that is decided: decodes, or prompts for their share of the time.
         rest = _rest_of_running(decode, 0.0) * step
         if engine.ahead:

@@ -9,41 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
+from planner.core.backlog import is_backlog
 from planner.core.budget import fit_budget, gpus_of
-from planner.core.capacity import CapacityModel, UncertainRate
+from planner.core.capacity import CapacityModel, Evaluator, UncertainRate
 from planner.core.demand import Demand, Lengths, merge_samples
 from planner.core.error_budget import account, next_target
-from planner.core.forecast import Forecast, predict, update
+from planner.core.forecast import Forecast, broken_off, predict, update
+from planner.core.reactive import growth, saturated
+from planner.core.readings import usable
 from planner.core.residual import corrected
 from planner.core.settings import PlannerSettings
 from planner.core.sizing import Sizing, size
 from planner.core.stabilise import Memory, remember, stabilise
 from planner.core.state import Decision, DemandUsed, PlannerState
-from planner.core.surge import surge_rps
+from planner.core.surge import has_surged, surge_rps
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
-
-T = TypeVar("T")
 
 #: Equally likely rates that stand for the forecast's distribution: enough to see its tail, few enough to be quick.
 STRATA = 5
 
 #: Weight of the newest interval in the running index of dispersion: about two minutes of 10 s ticks.
 DISPERSION_WEIGHT = 0.1
-
-
-def usable(reading: Known[T] | Unknown, stale_after_s: float) -> Known[T] | Unknown:
-    """The reading, or Unknown where its value is stale or not a number."""
-    if isinstance(reading, Unknown):
-        return reading
-    if not reading.age_s <= stale_after_s:  # an age that is not a number is no better than a great one
-        return Unknown(f"stale: {reading.age_s:.0f} s old, {stale_after_s:.0f} s allowed", reading.age_s)
-    if isinstance(reading.value, float | int) and not math.isfinite(reading.value):
-        return Unknown(f"not a number: {reading.value}", reading.age_s)
-    if isinstance(reading.value, float | int) and reading.value < 0:
-        return Unknown(f"negative: {reading.value}", reading.age_s)
-    return reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +48,7 @@ class Planner:
             observation: what was seen since then.
             now_s: seconds since any fixed time; must not go back.
         """
-        settings = self.settings
+        settings, before = self.settings, state.forecast
         arrivals = usable(observation.arrivals, settings.stale_after_s)
         if not 0 < observation.interval_s < math.inf:
             arrivals = Unknown(f"an interval of {observation.interval_s} s has no rate")
@@ -86,7 +73,11 @@ class Planner:
         forecast = self._forecast(state)
         if isinstance(forecast, Unknown):
             return self._without_demand(state, supply, current, f"no forecast: {forecast.reason}", now_s)
-        return self._with_model(state, supply, current, forecast, observation.gaps, now_s)
+        decision, state = self._with_model(state, supply, current, forecast, observation.gaps, now_s)
+        if decision.demand is not None and decision.demand.surge_rps > 0:
+            # Only after the decision: within it, more load must not be met with a narrower forecast.
+            state = replace(state, forecast=broken_off(state.forecast, before))
+        return decision, state
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -171,19 +162,12 @@ class Planner:
         now_s: float,
     ) -> tuple[Decision, PlannerState]:
         settings = self.settings
-        demand, rates, used = self._demand(state, supply, forecast)
+        demand, rates, used = self._demand(state, forecast)
         target = self._target(state)
+        evaluator = self._model(state).evaluator(demand, settings.sla)
         by_role = {role: self._pool_of(role) for role in self.capacity.roles}
-        sizing = size(
-            UncertainRate(self._model(state).evaluator(demand, settings.sla), rates),
-            by_role,
-            settings.sla,
-            settings.max_gpus,
-            {role: current[pool.name] for role, pool in by_role.items()},
-            target=target,
-            tolerance=settings.attainment_tolerance,
-        )
-        wanted = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
+        sizing = self._sized(evaluator, rates, current, target)
+        wanted = lasting = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
         reasons, clamps = self._sizing_reasons(sizing), list[str]()
         for role, pool in by_role.items():
             # Only of this graph's roles: a checkpoint may be of a time when it had others.
@@ -193,10 +177,21 @@ class Planner:
                 clamps.append(f"{pool.name}: {factor:.2f} times as slow as its profile")
         if used.surge_rps > 0:
             reasons.append("surge")
+            # No crowd is known to grow as far as it may: beyond what has come, workers are not kept when it does not.
+            come = self._calm(state, forecast)
+            workers = self._sized(evaluator, come, current, target).chosen.workers
+            lasting = {by_role[role].name: count for role, count in workers.items()}
 
         stale = now_s - (state.lengths_at_s or 0.0) > settings.lengths_stale_after_s
-        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
+        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s, lasting=lasting)
+        backlogs = self._backlogs(evaluator, supply, _newest(state))
+        # What has waited is still decoded when nothing waits any more.
+        held = backlogs or ([state.backlog] if state.backlog else [])
         for name in plan:
+            if held and plan[name] < current[name]:
+                clamps.append(f"{name}: not lowered to {plan[name]}, {', '.join(held)}")
+                plan[name] = current[name]
+                reasons.append(f"{name}:backlog")
             if stale and plan[name] < current[name]:
                 plan[name] = current[name]
                 reasons.append(f"{name}:lengths_stale")
@@ -225,7 +220,8 @@ class Planner:
             why_not_runner_up=sizing.why_not_runner_up,
             clamps=tuple(clamps),
         )
-        return decision, replace(state, memory=memory, last_good=plan)
+        backlog = f"an interval ago {', '.join(backlogs)}" if backlogs else ""
+        return decision, replace(state, memory=memory, last_good=plan, backlog=backlog)
 
     def _target(self, state: PlannerState) -> float:
         """The SLA's attainment, moved by what is left of its error budget over the last window."""
@@ -235,32 +231,61 @@ class Planner:
         mean_rps = offered / settings.error_budget.window_s
         return round(next_target(settings.error_budget, state.error_budget, settings.sla.attainment, mean_rps), 6)
 
-    def _demand(
-        self, state: PlannerState, supply: Mapping[str, PoolState], forecast: Forecast
-    ) -> tuple[Demand, list[float], DemandUsed]:
-        """The load to size for: the worst step of each of the forecast's quantiles, a surge, and what waits already."""
+    def _sized(self, evaluator: Evaluator, rates: Sequence[float], current: Plan, target: float) -> Sizing:
+        """The cheapest plan that meets the target over equally likely rates."""
+        settings = self.settings
+        by_role = {role: self._pool_of(role) for role in self.capacity.roles}
+        return size(
+            UncertainRate(evaluator, rates),
+            by_role,
+            settings.sla,
+            settings.max_gpus,
+            {role: current[pool.name] for role, pool in by_role.items()},
+            target=target,
+            tolerance=settings.attainment_tolerance,
+        )
+
+    def _backlogs(self, evaluator: Evaluator, supply: Mapping[str, PoolState], rate_rps: float) -> list[str]:
+        """In which pools more waits than the ready workers work off at once, in words."""
+        settings, found = self.settings, []
+        # Of one worker under this load; the work of several is shared.
+        busy = evaluator.at_rate(rate_rps).predict(dict.fromkeys(self.capacity.roles, 1)).utilisation
+        for role in self.capacity.roles:
+            pool = self._pool_of(role)
+            waiting = usable(supply[pool.name].waiting_requests, settings.stale_after_s)
+            if not isinstance(waiting, Known):
+                continue
+            capacity = supply[pool.name].ready * rate_rps / busy[role] if busy[role] > 0 else math.inf
+            if is_backlog(settings.backlog, waiting.value, rate_rps, capacity):
+                found.append(f"{waiting.value:.0f} waiting for {pool.name}")
+        return found
+
+    def _calm(self, state: PlannerState, forecast: Forecast) -> list[float]:
+        """What to size for if a surge goes no further, requests/s: each quantile of the forecast, at its worst step.
+
+        In and right after a surge at least what came last, for until then the forecasters lag behind.
+        """
+        settings = self.settings
+        peaks = {level: max(rates) for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)}
+        rates, dispersion = state.forecast.rates_rps, state.dispersion or 1.0
+        least = _newest(state) if has_surged(settings.surge, rates, settings.interval_s, dispersion) else 0.0
+        return [max(peaks[level], least) for level in self._levels()]
+
+    def _demand(self, state: PlannerState, forecast: Forecast) -> tuple[Demand, list[float], DemandUsed]:
+        """The load to size for: the worst step of each of the forecast's quantiles, and a surge."""
         settings = self.settings
         if state.lengths is None:
             raise AssertionError("the caller has checked that lengths are known")
         lengths = Lengths.of(state.lengths)
-        backlog = 0.0
-        for pool in supply.values():
-            waiting = usable(pool.waiting_requests, settings.stale_after_s)
-            if isinstance(waiting, Known):
-                backlog = max(backlog, waiting.value)
-        # What waits is worked off by the workers asked for now, over the time that they take to come and one tick.
-        backlog_rps = backlog / (settings.lead_time_s + settings.interval_s)
-        peaks = {level: max(rates) for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)}
         dispersion = state.dispersion or 1.0
         # From the middle of the newest interval to when a worker serves that is asked for now.
         ahead_s = settings.interval_s / 2.0 + settings.lead_time_s
         surge = surge_rps(settings.surge, state.forecast.rates_rps, settings.interval_s, dispersion, ahead_s)
-        rates = [max(peaks[level], surge) + backlog_rps for level in self._levels()]
+        rates = [max(peak, surge) for peak in self._calm(state, forecast)]
         rate = sum(rates) / len(rates)
         used = DemandUsed(
             rate_rps=rate,
-            median_rps=peaks[0.5],
-            backlog_rps=backlog_rps,
+            median_rps=max(forecast.rates_rps[forecast.levels.index(0.5)]),
             dispersion=dispersion,
             mean_isl=float(lengths.isl.mean()),
             mean_osl=float(lengths.osl.mean()),
@@ -287,11 +312,16 @@ class Planner:
         clamps: list[str],
         *,
         now_s: float,
+        lasting: Plan | None = None,
     ) -> tuple[dict[str, int], dict[str, Memory]]:
-        """What the rules of scale-ups and scale-downs make of what is wanted; none holds a pool below its minimum."""
+        """What the rules of scale-ups and scale-downs make of what is wanted; none holds a pool below its minimum.
+
+        `lasting`, all of `wanted` without it, is what scale-downs remember as wanted.
+        """
         behaviour, plan, memory = self.settings.behaviour, {}, {}
         for name, count in wanted.items():
-            result = stabilise(behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
+            kept = (lasting or wanted)[name]
+            result = stabilise(behaviour, state.memory.get(name, Memory()), current[name], count, now_s, lasting=kept)
             plan[name], memory[name] = result.workers, result.memory
             for rule in result.rules:
                 reasons.append(f"{name}:{rule}")
@@ -378,19 +408,9 @@ class Planner:
     ) -> tuple[Decision, PlannerState]:
         """No demand to size for: add to pools that are measurably saturated or below their minimum, lower none."""
         settings = self.settings
-        grown, saturated = dict(current), []
-        measured = False
-        for name, pool in supply.items():
-            waiting = usable(pool.waiting_requests, settings.stale_after_s)
-            usage = usable(pool.kv_usage, settings.stale_after_s)
-            measured = measured or isinstance(waiting, Known) or isinstance(usage, Known)
-            long = isinstance(waiting, Known) and waiting.value > settings.reactive_queue * max(pool.ready, 1)
-            full = isinstance(usage, Known) and usage.value > settings.reactive_kv_usage
-            # Starting workers are supply that comes: the queue shrinks when they do, not when more are asked for.
-            if (long or full) and pool.starting == 0 and pool.ready >= pool.desired:
-                grown[name] = current[name] + max(1, math.ceil(settings.reactive_growth * current[name]))
-                saturated.append(name)
-        reasons = [f"{name}:saturated" for name in saturated]
+        full, measured = saturated(settings, supply)
+        grown = {name: count + (growth(settings, count) if name in full else 0) for name, count in current.items()}
+        reasons = [f"{name}:saturated" for name in full]
         clamps: list[str] = []
         for name, bounds in settings.pools_by_name.items():
             if grown[name] < bounds.min_workers:
@@ -426,6 +446,12 @@ class Planner:
         why = f"supply unknown: {unknown.reason}"
         plan = dict(state.last_good) if state.last_good is not None else {}
         return Decision(now_s, Level.LAST_GOOD, plan, {}, {}, (why,), "unknown_supply", forecast=Unknown(why))
+
+
+def _newest(state: PlannerState) -> float:
+    """Rate of the newest interval, requests/s; 0 where it is unknown."""
+    rates = state.forecast.rates_rps
+    return (rates[-1] if rates else None) or 0.0
 
 
 def _thin(sample: LengthSample, keep: int) -> LengthSample:

@@ -4,6 +4,9 @@ The forecasters learn from their errors, and a crowd that comes within a minute 
 it an interval too late and too low. A rise beyond all noise of counting is taken at its word instead: the load goes on
 rising as it did between the last two intervals, for as long as a worker takes to come, to at most a multiple of the
 newest interval. It only ever adds to what is sized for, and ends by itself with the rise.
+
+A surge has a rule of its own, so it teaches the forecasters nothing: what they had forecast for it and for what comes
+after it is not held against them, or the band around every forecast would stay as wide as the crowd was large.
 """
 
 from __future__ import annotations
@@ -63,6 +66,15 @@ def surge_rps(
         return 0.0
     newest, before = float(known[-1]), float(known[-2])
     return min(settings.most * newest, newest + max(0.0, newest - before) / bin_s * ahead_s)
+
+
+def has_surged(settings: SurgeSettings, rates_rps: Sequence[float | None], bin_s: float, dispersion: float) -> bool:
+    """Whether one of the last `intervals` intervals was a surge, whose level the forecasters have not learnt yet.
+
+    They average over intervals of which some were before it. Arguments as of `surge_rps`.
+    """
+    ends = (len(rates_rps) - k for k in range(settings.intervals))
+    return any(surge_rps(settings, rates_rps[:end], bin_s, dispersion, 0.0) > 0 for end in ends)
 
 
 def _jumps(counts: FloatArray, intervals: int) -> FloatArray:

@@ -11,8 +11,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from planner.core.budget import gpus_of
-from planner.core.decide import usable
 from planner.core.forecast import Forecast
+from planner.core.readings import usable
 from planner.core.types import Known, Level, Unknown
 from planner.service.config import ServiceConfig
 from planner.service.faults import Faults, Stage

@@ -61,6 +61,26 @@ def update(
     return replace(state, issued=issue(settings, state.issued, ahead))
 
 
+def broken_off(state: ForecastState, before: ForecastState) -> ForecastState:
+    """The state after a bin in which the load became another one: what was forecast across the break counts nowhere.
+
+    Neither the errors made in that bin nor those of older forecasts for later ones are kept: they tell how large the
+    break was, and nothing of the errors to come. Forecasts from the bin itself are scored as ever.
+
+    Args:
+        state: after the bin.
+        before: before it; where the history has begun afresh since, the state is left as it is.
+    """
+    if before.bins >= state.bins or before.scored_steps != state.scored_steps:
+        return state
+    candidates = tuple(
+        replace(now, residuals=then.residuals, losses=then.losses)
+        for now, then in zip(state.candidates, before.candidates, strict=True)
+    )
+    issued = tuple((*(None for _ in queue[:-1]), *queue[-1:]) for queue in state.issued)
+    return replace(state, candidates=candidates, issued=issued)
+
+
 def _continues(settings: ForecastSettings, state: ForecastState, bin_s: float, models: Sequence[Forecaster]) -> bool:
     return (
         math.isclose(state.bin_s, bin_s)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.surge import SurgeSettings, surge_rps
-from tests.unit.core.cases import planner, run, seen
+from planner.core.types import PoolState
+from tests.unit.core.cases import planner, run, seen, settle
 
 SETTINGS = SurgeSettings()
 
@@ -85,3 +86,26 @@ def test_the_planner_sizes_for_it_and_says_so() -> None:
     wanted = [sum(decisions[-1].wanted.values()) for decisions in (calm, late, rising)]
     assert wanted == sorted(wanted)
     assert wanted[1] < wanted[2]
+
+
+def test_the_forecast_after_it_is_as_sure_as_before() -> None:
+    observations = [seen(1000)] * 12 + [seen(3000)] * 8
+    spread = []
+    for made in (planner(), planner(surge=SurgeSettings(deviations=1e6))):
+        decisions, _ = run(made, observations)
+        demand = decisions[-1].demand
+        assert demand is not None
+        spread.append(demand.rate_rps - demand.median_rps)
+    assert spread[0] < 10.0 < spread[1]
+
+
+def test_what_it_asks_for_beyond_what_has_come_is_not_kept_when_it_ends() -> None:
+    made = planner()
+    _, state, supply, now = settle(made, 1000)
+    counts = []
+    for k in (1, 2):
+        decision, state = made.decide(state, seen(3000, supply), now + k * made.settings.interval_s)
+        supply = {name: PoolState(count, count) for name, count in decision.plan.items()}
+        counts.append(sum(decision.plan.values()))
+    # Twice what came, then what came: the down window of a minute knows nothing of the first.
+    assert counts[1] < 0.7 * counts[0]
