@@ -2,8 +2,8 @@
 
 Whoever comes behind a backlog misses the TTFT limit, however few workers the arrivals alone would need. So long as one
 lasts, and for an interval after it, no pool gives up a worker, be it one that serves or one that starts: a crowd ends
-when its queue does, not when its arrivals do. It never raises a plan: what is sized for the arrivals works a backlog off
-by its own reserve.
+when its queue does, not when its arrivals do. It never raises a plan: what is sized for the arrivals works a backlog
+off by its own reserve.
 """
 
 from __future__ import annotations

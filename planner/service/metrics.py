@@ -25,7 +25,7 @@ BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _GAUGES = {
     "observed_requests_per_second": "Requests offered to the gateway, over the last interval.",
-    "predicted_requests_per_second": "Rate that the plan was sized for: the forecast, and what waits already.",
+    "predicted_requests_per_second": "Rate that the plan was sized for: the forecast, and a surge.",
     "predicted_median_requests_per_second": "Median of the forecast over the lead time, its worst bin.",
     "forecast_error_ratio": "(forecast - observed) / observed, of the forecast that was made one lead time ago.",
     "ttft_seconds": "Observed TTFT at the SLA's percentile.",
