@@ -20,8 +20,8 @@ from planner.core.reactive import growth, saturated
 from planner.core.readings import usable
 from planner.core.residual import corrected
 from planner.core.settings import PlannerSettings
+from planner.core.shaping import Shaping, moves
 from planner.core.sizing import Sizing, size
-from planner.core.stabilise import Memory, remember, stabilise
 from planner.core.state import Decision, DemandUsed, PlannerState
 from planner.core.surge import has_surged, surge_rps
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
@@ -168,45 +168,37 @@ class Planner:
         by_role = {role: self._pool_of(role) for role in self.capacity.roles}
         sizing = self._sized(evaluator, rates, current, target)
         wanted = lasting = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
-        reasons, clamps = self._sizing_reasons(sizing), list[str]()
+        shaping = Shaping(settings, current, wanted, self._sizing_reasons(sizing))
         for role, pool in by_role.items():
             # Only of this graph's roles: a checkpoint may be of a time when it had others.
             factor = state.residuals.get(role)
             if factor is not None and factor >= settings.residual.stale_from:
-                reasons.append(f"{pool.name}:profile_stale")
-                clamps.append(f"{pool.name}: {factor:.2f} times as slow as its profile")
+                shaping.say(f"{pool.name}:profile_stale", f"{pool.name}: {factor:.2f} times as slow as its profile")
         if used.surge_rps > 0:
-            reasons.append("surge")
+            shaping.reasons.append("surge")
             # No crowd is known to grow as far as it may: beyond what has come, workers are not kept when it does not.
             come = self._calm(state, forecast)
             workers = self._sized(evaluator, come, current, target).chosen.workers
             lasting = {by_role[role].name: count for role, count in workers.items()}
 
-        stale = now_s - (state.lengths_at_s or 0.0) > settings.lengths_stale_after_s
-        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s, lasting=lasting)
-        backlogs = self._backlogs(evaluator, supply, _newest(state))
+        shaping.stabilise(state.memory, now_s, lasting)
+        backlog = ", ".join(self._backlogs(evaluator, supply, _newest(state)))
         # What has waited is still decoded when nothing waits any more.
-        held = backlogs or ([state.backlog] if state.backlog else [])
-        for name in plan:
-            if held and plan[name] < current[name]:
-                clamps.append(f"{name}: not lowered to {plan[name]}, {', '.join(held)}")
-                plan[name] = current[name]
-                reasons.append(f"{name}:backlog")
-            if stale and plan[name] < current[name]:
-                plan[name] = current[name]
-                reasons.append(f"{name}:lengths_stale")
-                clamps.append(f"{name}: not lowered, lengths are {now_s - (state.lengths_at_s or 0.0):.0f} s old")
-        plan = dict(self._bounded(plan, wanted, reasons, clamps))
-        plan = self._held(plan, current, gaps, reasons, clamps)
-        memory = self._remembered(memory, plan, current, now_s)
-        reasons.extend(_moves(plan, current))
+        if backlog or state.backlog:
+            shaping.keep("backlog", backlog or f"an interval ago {state.backlog}")
+        age_s = now_s - (state.lengths_at_s or 0.0)
+        if age_s > settings.lengths_stale_after_s:
+            shaping.keep("lengths_stale", f"lengths are {age_s:.0f} s old")
+        shaping.bound()
+        shaping.keep_for_gaps(gaps)
+        plan = shaping.plan
         decision = Decision(
             at_s=now_s,
             level=Level.MODEL,
             plan=plan,
             current=current,
             wanted=wanted,
-            reasons=tuple(reasons),
+            reasons=(*shaping.reasons, *moves(plan, current)),
             limit=sizing.limit,
             sla_reachable=sizing.reachable,
             nearest=sizing.nearest,
@@ -218,10 +210,9 @@ class Planner:
             chosen=sizing.chosen,
             runner_up=sizing.runner_up,
             why_not_runner_up=sizing.why_not_runner_up,
-            clamps=tuple(clamps),
+            clamps=tuple(shaping.clamps),
         )
-        backlog = f"an interval ago {', '.join(backlogs)}" if backlogs else ""
-        return decision, replace(state, memory=memory, last_good=plan, backlog=backlog)
+        return decision, replace(state, memory=shaping.remembered(now_s), last_good=plan, backlog=backlog)
 
     def _target(self, state: PlannerState) -> float:
         """The SLA's attainment, moved by what is left of its error budget over the last window."""
@@ -303,79 +294,6 @@ class Planner:
             reasons.append("sla_not_reached_within_limits")
         return reasons
 
-    def _stabilised(
-        self,
-        state: PlannerState,
-        wanted: Plan,
-        current: Plan,
-        reasons: list[str],
-        clamps: list[str],
-        *,
-        now_s: float,
-        lasting: Plan | None = None,
-    ) -> tuple[dict[str, int], dict[str, Memory]]:
-        """What the rules of scale-ups and scale-downs make of what is wanted; none holds a pool below its minimum.
-
-        `lasting`, all of `wanted` without it, is what scale-downs remember as wanted.
-        """
-        behaviour, plan, memory = self.settings.behaviour, {}, {}
-        for name, count in wanted.items():
-            kept = (lasting or wanted)[name]
-            result = stabilise(behaviour, state.memory.get(name, Memory()), current[name], count, now_s, lasting=kept)
-            plan[name], memory[name] = result.workers, result.memory
-            for rule in result.rules:
-                reasons.append(f"{name}:{rule}")
-                clamps.append(f"{name}: {count} wanted, {result.workers} by {rule.replace('_', ' ')}")
-            least = min(count, self.settings.pools_by_name[name].min_workers)
-            if plan[name] < least:
-                reasons.append(f"{name}:min_workers")
-                clamps.append(f"{name}: {plan[name]} after stabilisation, {least} is the minimum")
-                plan[name] = least
-        return plan, memory
-
-    def _remembered(self, memory: Mapping[str, Memory], plan: Plan, current: Plan, now_s: float) -> dict[str, Memory]:
-        """The memory with the changes that the plan makes in the end."""
-        behaviour = self.settings.behaviour
-        return {name: remember(behaviour, memory[name], plan[name] - current[name], now_s) for name in memory}
-
-    def _bounded(self, plan: Plan, floor: Plan, reasons: list[str], clamps: list[str]) -> Plan:
-        """Within every pool's maximum and within the budget; stabilisation may have held a pool above either."""
-        pools = self.settings.pools_by_name
-        capped = {name: min(count, pools[name].max_workers) for name, count in plan.items()}
-        fitted = fit_budget(capped, floor, pools, self.settings.max_gpus)
-        for name in plan:
-            if fitted.plan[name] < plan[name]:
-                reasons.append(f"{name}:budget")
-                clamps.append(f"{name}: {plan[name]} after stabilisation, {fitted.plan[name]} by budget or maximum")
-        if not fitted.feasible:
-            reasons.append("budget_below_minimum")
-        return fitted.plan
-
-    def _held(
-        self, plan: Plan, current: Plan, gaps: Sequence[str], reasons: list[str], clamps: list[str]
-    ) -> dict[str, int]:
-        """With gaps in the metrics, no pool below what is asked for now: what was not seen may be what is busy.
-
-        Pools that grow then grow only as far as the budget goes beside those that are held.
-        """
-        if not gaps:
-            return dict(plan)
-        pools, held = self.settings.pools_by_name, dict(plan)
-        for name, count in plan.items():
-            if count < current[name]:
-                held[name] = current[name]
-                reasons.append(f"{name}:metrics_incomplete")
-                clamps.append(f"{name}: not lowered to {count}, {'; '.join(gaps)}")
-        fitted = fit_budget(held, current, pools, self.settings.max_gpus)
-        kept = {name: max(current[name], count) for name, count in fitted.plan.items()}
-        for name, count in kept.items():
-            if count < held[name]:
-                reasons.append(f"{name}:budget")
-                clamps.append(f"{name}: {held[name]} wanted, {count} by budget beside pools that are not lowered")
-        if gpus_of(kept, pools) > self.settings.max_gpus:
-            reasons.append("over_budget_kept")
-        return kept
-
     def _pool_of(self, role: Role) -> Pool:
         return next(pool for pool in self.settings.pools if pool.role is role)
 
@@ -386,22 +304,22 @@ class Planner:
     ) -> tuple[Decision, PlannerState]:
         """No request has come for a whole horizon and none ever completed: real zero traffic, down to the minimum."""
         wanted = {pool.name: pool.min_workers for pool in self.settings.pools}
-        reasons, clamps = ["no_traffic"], list[str]()
-        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
-        plan = dict(self._bounded(plan, wanted, reasons, clamps))
-        plan = self._held(plan, current, gaps, reasons, clamps)
-        memory = self._remembered(memory, plan, current, now_s)
+        shaping = Shaping(self.settings, current, wanted, ["no_traffic"])
+        shaping.stabilise(state.memory, now_s)
+        shaping.bound()
+        shaping.keep_for_gaps(gaps)
+        plan = shaping.plan
         decision = Decision(
             at_s=now_s,
             level=Level.MODEL,
             plan=plan,
             current=current,
             wanted=wanted,
-            reasons=(*reasons, *_moves(plan, current)),
+            reasons=(*shaping.reasons, *moves(plan, current)),
             limit="min_workers",
-            clamps=tuple(clamps),
+            clamps=tuple(shaping.clamps),
         )
-        return decision, replace(state, memory=memory, last_good=plan)
+        return decision, replace(state, memory=shaping.remembered(now_s), last_good=plan, backlog="")
 
     def _without_demand(
         self, state: PlannerState, supply: Mapping[str, PoolState], current: Plan, why: str, now_s: float
@@ -434,12 +352,12 @@ class Planner:
             plan=plan,
             current=current,
             wanted={},
-            reasons=(*reasons, why, *_moves(plan, current)),
+            reasons=(*reasons, why, *moves(plan, current)),
             limit="unknown_demand",
             forecast=Unknown(why),
             clamps=tuple(clamps),
         )
-        return decision, replace(state, last_good=plan)
+        return decision, replace(state, last_good=plan, backlog="")
 
     def _last_good(self, state: PlannerState, unknown: Unknown, now_s: float) -> Decision:
         """Not even the supply is known: ask again for what was last asked for, or for nothing."""
@@ -465,14 +383,3 @@ def _thin(sample: LengthSample, keep: int) -> LengthSample:
         osl=tuple(sample.osl[i] for i in places),
         prefix_hit_tokens=tuple(sample.prefix_hit_tokens[i] for i in places),
     )
-
-
-def _moves(plan: Plan, current: Plan) -> list[str]:
-    """What the plan changes, pool by pool."""
-    moves = []
-    for name, count in plan.items():
-        if count > current[name]:
-            moves.append(f"{name}:scale_up")
-        elif count < current[name]:
-            moves.append(f"{name}:scale_down")
-    return moves or ["no_change"]
