@@ -23,7 +23,7 @@ from planner.core.settings import PlannerSettings
 from planner.core.shaping import Shaping, moves
 from planner.core.sizing import Sizing, size
 from planner.core.state import Decision, DemandUsed, PlannerState
-from planner.core.surge import has_surged, surge_rps
+from planner.core.surge import has_surged, is_early_surge, surge_rps
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
 
 #: Equally likely rates that stand for the forecast's distribution: enough to see its tail, few enough to be quick.
@@ -78,6 +78,20 @@ class Planner:
             # Only after the decision: within it, more load must not be met with a narrower forecast.
             state = replace(state, forecast=broken_off(state.forecast, before))
         return decision, state
+
+    def hurries(self, state: PlannerState, observation: Observation) -> bool:
+        """Whether the next tick should come at once: what has arrived since the last one is a surge.
+
+        Args:
+            state: what the last tick left.
+            observation: of the time since then; only its arrivals count.
+        """
+        arrivals = usable(observation.arrivals, self.settings.stale_after_s)
+        if isinstance(arrivals, Unknown) or not 0 < observation.interval_s < math.inf:
+            return False
+        rates, bin_s, dispersion = state.forecast.rates_rps, self.settings.interval_s, state.dispersion or 1.0
+        surge = self.settings.surge
+        return is_early_surge(surge, rates, bin_s, arrivals.value, observation.interval_s, dispersion)
 
     # -- learning --------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ class Tuning(BaseModel):
     more
     than noise. The HPA's sync period, too."""
 
+    glances: int = Field(default=2, ge=0, le=2)
+    """Looks at the arrivals between two ticks, evenly spaced. A surge among them has the next tick come at once, and
+    the ticks after it an interval apart from there. 0: every tick in its turn."""
+
     confidence: float = Field(default=0.5, ge=0.5, lt=1)
     """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence)
     share.

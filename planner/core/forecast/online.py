@@ -19,10 +19,10 @@ def update(
 ) -> ForecastState:
     """Take in the bin that ended at `at_s`: score what was forecast for it, refit when due, forecast from it.
 
-    A bin that is not after the last one (a repeated or reordered tick, less than half a bin later) leaves
-    the state as it is. Bins missed in between are unknown. A gap longer than the history, another bin width
-    or other scored steps than the state's start the history, the residuals and the losses afresh; the coarse
-    bins stay.
+    A bin that is not after the last one (a repeated or reordered tick, less than 0.3 of a bin later) leaves
+    the state as it is; one that comes before a whole bin has passed is a bin all the same. Bins missed in
+    between are unknown. A gap longer than the history, another bin width or other scored steps than the
+    state's start the history, the residuals and the losses afresh; the coarse bins stay.
 
     Args:
         settings: of the forecasts.

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.core.surge import SurgeSettings, surge_rps
-from planner.core.types import PoolState
+from planner.core.state import PlannerState
+from planner.core.surge import SurgeSettings, is_early_surge, surge_rps
+from planner.core.types import Known, PoolState, Unknown
 from tests.unit.core.cases import planner, run, seen, settle
 
 SETTINGS = SurgeSettings()
@@ -69,6 +70,40 @@ def test_more_in_the_newest_interval_never_leads_to_less(
     assert low <= high + 1e-9
     for found, last in ((low, newest), (high, newest + more)):
         assert found == 0.0 or last <= found <= SETTINGS.most * last
+
+
+def test_early_by_hand() -> None:
+    def early(count: float, span_s: float, *rates_rps: float | None, dispersion: float = 1.0) -> bool:
+        return is_early_surge(SETTINGS, rates_rps or (10.0, 10.0, 10.0), 10.0, count, span_s, dispersion)
+
+    # 100 in 10 s are 25 in 2.5 s, 5 in square roots: six deviations of 0.5 make 8, 64 requests.
+    calm = (10.0, 10.0, 10.0, 10.0)
+    assert early(64.0, 2.5, *calm)
+    assert not early(63.9, 2.5, *calm)
+    # 5 + 9 with bursts.
+    assert early(196.0, 2.5, *calm, dispersion=9.0)
+    assert not early(195.9, 2.5, *calm, dispersion=9.0)
+    # The same 64 in 5 s are what 50 bring by chance.
+    assert not early(64.0, 5.0, *calm)
+    assert not early(1e6, 2.5, 10.0, 10.0, 10.0), "too little to compare with"
+    assert not early(1e6, 2.5, *calm, None)
+
+
+def test_where_traffic_jumps_all_the_time_nothing_is_early() -> None:
+    wild = [10.0, 10.0, 10.0, 14.0] * 3
+    assert is_early_surge(SETTINGS, [*[10.0] * 12], 10.0, 70.0, 2.5, 1.0)
+    assert not is_early_surge(SETTINGS, wild, 10.0, 70.0, 2.5, 1.0)
+
+
+def test_the_planner_hurries_for_it_and_for_nothing_else() -> None:
+    made = planner()
+    _, state = run(made, [seen(1000)] * 8)
+    assert made.hurries(state, seen(700, interval_s=4.0))
+    assert not made.hurries(state, seen(450, interval_s=4.0))
+    assert not made.hurries(state, seen(Unknown("gone"), interval_s=4.0))
+    assert not made.hurries(state, seen(Known(700, age_s=61.0), interval_s=4.0))
+    assert not made.hurries(state, seen(700, interval_s=0.0))
+    assert not made.hurries(PlannerState(), seen(700, interval_s=4.0))
 
 
 def test_the_planner_sizes_for_it_and_says_so() -> None:

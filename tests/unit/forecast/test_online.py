@@ -137,11 +137,15 @@ def test_unknown_bins_between_known_ones_are_joined_by_a_straight_line() -> None
     assert (past.at_s, stale) == (50.0, 1)
 
 
-def test_a_repeated_or_early_tick_changes_nothing() -> None:
+def test_a_repeated_tick_changes_nothing_and_an_early_one_is_a_bin() -> None:
     state = fed([1.0, 2.0])
     assert update(SETTINGS, state, 9.0, 10.0, 20.0) is state
     assert update(SETTINGS, state, 9.0, 10.0, 5.0) is state
-    assert update(SETTINGS, state, 9.0, 10.0, 24.0) is state
+    assert update(SETTINGS, state, 9.0, 10.0, 22.9) is state
+    early = update(SETTINGS, state, 9.0, 10.0, 23.0)
+    assert (early.rates_rps, early.at_s) == ((1.0, 2.0, 9.0), 23.0)
+    # The next one is a bin later than that, and none is missing in between.
+    assert update(SETTINGS, early, 9.0, 10.0, 33.0).rates_rps == (1.0, 2.0, 9.0, 9.0)
 
 
 def test_a_gap_longer_than_the_history_starts_afresh_but_keeps_the_season() -> None:
