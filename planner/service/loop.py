@@ -162,11 +162,14 @@ class Loop:
     def glance(self) -> bool:
         """Whether the next tick should come at once: a surge has begun since the last one. Raises nothing.
 
-        Only the planner that acts looks, and not so soon or so late that a tick would be none or is due anyway.
+        Only the planner that acts looks, only where the last tick saw arrivals (metrics that hang would have ticks wait),
+        and not so soon or so late that a tick would be none or is due anyway.
         """
         with self._ticking:
             last, now_s = self._state.forecast.at_s, self.clock.planner_s(self.clock.wall())
-            if last is None or self._lease is None or not self._lease.held:
+            record = self.snapshot.record if self.snapshot is not None else None
+            saw = record is not None and isinstance(record.observation.arrivals, Known)
+            if last is None or not saw or self._lease is None or not self._lease.held:
                 return False
             if not SHORTEST_BIN <= (now_s - last) / self._planner.settings.interval_s <= LATEST_GLANCE:
                 return False

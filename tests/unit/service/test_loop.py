@@ -75,6 +75,16 @@ def test_a_glance_hurries_for_a_surge_and_only_the_planner_that_acts(rig: Riggin
     assert not one.loop.glance()
 
 
+def test_no_glance_waits_for_metrics_that_the_last_tick_has_not_seen(rig: Rigging) -> None:
+    made = rig().ticks(8)
+    made.eyes.rate_rps = Unknown("the server hangs")
+    made.ticks(1)
+    made.time.wall_s += 5.0
+    made.eyes.fails = AssertionError("not looked at")
+    assert not made.loop.glance()
+    assert not made.loop.faults.active(Stage.OBSERVE)
+
+
 def test_a_glance_that_fails_is_a_fault_and_no_more(rig: Rigging) -> None:
     made = rig().ticks(8)
     made.time.wall_s += 5.0
