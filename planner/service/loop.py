@@ -162,8 +162,8 @@ class Loop:
     def glance(self) -> bool:
         """Whether the next tick should come at once: a surge has begun since the last one. Raises nothing.
 
-        Only the planner that acts looks, only where the last tick saw arrivals (metrics that hang would have ticks wait),
-        and not so soon or so late that a tick would be none or is due anyway.
+        Only the planner that acts looks; only where the last tick saw arrivals, for metrics that hang would have ticks
+        wait; and not so soon or so late that a tick would be none or is due anyway.
         """
         with self._ticking:
             last, now_s = self._state.forecast.at_s, self.clock.planner_s(self.clock.wall())
