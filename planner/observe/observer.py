@@ -147,9 +147,9 @@ class Observer:
         wall_s, supply = now_s / self._speed_up, self._supply
         if supply is None or not supply.gateways:
             return _nothing(0.0, "no gateway is known", Unknown(NO_SUPPLY))
-        names = (UP, *(counter.name for counter in self._gateway.arrivals))
         try:
-            series = self._source.read(names, supply, self._reach_s, wall_s)
+            # All names, as ever: a source that scrapes keeps only what it was last asked for.
+            series = self._source.read(self._names, supply, self._reach_s, wall_s)
         except SourceError as error:
             return _nothing(0.0, str(error), Unknown(NO_SUPPLY))
         wanted = set(supply.gateways)

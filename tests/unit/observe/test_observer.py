@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from planner.connectors.base import Supply, WorkerStatus
 from planner.core.types import Known, Observation, PoolState, Unknown
+from planner.observe.base import Series
 from tests.unit.observe.graphs import (
     ARRIVALS,
     DECODE,
@@ -122,6 +125,22 @@ def test_a_glance_counts_since_the_last_observation_and_takes_nothing_from_the_n
         assert reason(glance.lengths)
         assert reason(glance.pools)
     assert made.observe(supply(), 10.0, START + 30.0) == plain.observe(supply(), 10.0, START + 30.0)
+
+
+def test_a_glance_asks_a_source_that_keeps_only_what_it_was_last_asked_for_for_all() -> None:
+    class Recording(FakeSource):
+        asked: ClassVar[list[tuple[str, ...]]] = []
+
+        def read(self, names: Sequence[str], supply: Supply, span_s: float, now_s: float) -> Sequence[Series]:
+            self.asked.append(tuple(names))
+            return super().read(names, supply, span_s, now_s)
+
+    source = Recording()
+    made = observer(source)
+    steady(source, START + 25, rate=3.0)
+    made.observe(supply(), 10.0, START + 20.0)
+    made.glance(START + 24.0)
+    assert source.asked[0] == source.asked[1]
 
 
 def test_a_glance_without_news_or_without_a_gateway_is_unknown() -> None:
