@@ -66,7 +66,7 @@ def explained(record: DecisionRecord) -> RenderableType:
         d = decision.demand
         fact(
             "sized for",
-            f"{d.rate_rps:.1f} requests/s (forecast's median {d.median_rps:.1f}, backlog {d.backlog_rps:.1f}"
+            f"{d.rate_rps:.1f} requests/s (forecast's median {d.median_rps:.1f}"
             f"{f', surge to {d.surge_rps:.1f}' if d.surge_rps > 0 else ''}), "
             f"dispersion {d.dispersion:.1f}, ISL {d.mean_isl:.0f}, OSL {d.mean_osl:.0f}, "
             f"prefix hits {d.mean_hit:.0f} tokens, from {d.sample} requests",

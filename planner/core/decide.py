@@ -9,41 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
+from planner.core.backlog import is_backlog
 from planner.core.budget import fit_budget, gpus_of
-from planner.core.capacity import CapacityModel, UncertainRate
+from planner.core.capacity import CapacityModel, Evaluator, UncertainRate
 from planner.core.demand import Demand, Lengths, merge_samples
 from planner.core.error_budget import account, next_target
-from planner.core.forecast import Forecast, predict, update
+from planner.core.forecast import Forecast, broken_off, predict, update
+from planner.core.reactive import growth, saturated
+from planner.core.readings import usable
 from planner.core.residual import corrected
 from planner.core.settings import PlannerSettings
+from planner.core.shaping import Shaping, moves
 from planner.core.sizing import Sizing, size
-from planner.core.stabilise import Memory, remember, stabilise
 from planner.core.state import Decision, DemandUsed, PlannerState
-from planner.core.surge import surge_rps
+from planner.core.surge import has_surged, is_early_surge, surge_rps
 from planner.core.types import Known, LengthSample, Level, Observation, Plan, Pool, PoolState, Role, Unknown
-
-T = TypeVar("T")
 
 #: Equally likely rates that stand for the forecast's distribution: enough to see its tail, few enough to be quick.
 STRATA = 5
 
 #: Weight of the newest interval in the running index of dispersion: about two minutes of 10 s ticks.
 DISPERSION_WEIGHT = 0.1
-
-
-def usable(reading: Known[T] | Unknown, stale_after_s: float) -> Known[T] | Unknown:
-    """The reading, or Unknown where its value is stale or not a number."""
-    if isinstance(reading, Unknown):
-        return reading
-    if not reading.age_s <= stale_after_s:  # an age that is not a number is no better than a great one
-        return Unknown(f"stale: {reading.age_s:.0f} s old, {stale_after_s:.0f} s allowed", reading.age_s)
-    if isinstance(reading.value, float | int) and not math.isfinite(reading.value):
-        return Unknown(f"not a number: {reading.value}", reading.age_s)
-    if isinstance(reading.value, float | int) and reading.value < 0:
-        return Unknown(f"negative: {reading.value}", reading.age_s)
-    return reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +48,7 @@ class Planner:
             observation: what was seen since then.
             now_s: seconds since any fixed time; must not go back.
         """
-        settings = self.settings
+        settings, before = self.settings, state.forecast
         arrivals = usable(observation.arrivals, settings.stale_after_s)
         if not 0 < observation.interval_s < math.inf:
             arrivals = Unknown(f"an interval of {observation.interval_s} s has no rate")
@@ -86,7 +73,25 @@ class Planner:
         forecast = self._forecast(state)
         if isinstance(forecast, Unknown):
             return self._without_demand(state, supply, current, f"no forecast: {forecast.reason}", now_s)
-        return self._with_model(state, supply, current, forecast, observation.gaps, now_s)
+        decision, state = self._with_model(state, supply, current, forecast, observation.gaps, now_s)
+        if decision.demand is not None and decision.demand.surge_rps > 0:
+            # Only after the decision: within it, more load must not be met with a narrower forecast.
+            state = replace(state, forecast=broken_off(state.forecast, before))
+        return decision, state
+
+    def hurries(self, state: PlannerState, observation: Observation) -> bool:
+        """Whether the next tick should come at once: what has arrived since the last one is a surge.
+
+        Args:
+            state: what the last tick left.
+            observation: of the time since then; only its arrivals count.
+        """
+        arrivals = usable(observation.arrivals, self.settings.stale_after_s)
+        if isinstance(arrivals, Unknown) or not 0 < observation.interval_s < math.inf:
+            return False
+        rates, bin_s, dispersion = state.forecast.rates_rps, self.settings.interval_s, state.dispersion or 1.0
+        surge = self.settings.surge
+        return is_early_surge(surge, rates, bin_s, arrivals.value, observation.interval_s, dispersion)
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -171,47 +176,43 @@ class Planner:
         now_s: float,
     ) -> tuple[Decision, PlannerState]:
         settings = self.settings
-        demand, rates, used = self._demand(state, supply, forecast)
+        demand, rates, used = self._demand(state, forecast)
         target = self._target(state)
+        evaluator = self._model(state).evaluator(demand, settings.sla)
         by_role = {role: self._pool_of(role) for role in self.capacity.roles}
-        sizing = size(
-            UncertainRate(self._model(state).evaluator(demand, settings.sla), rates),
-            by_role,
-            settings.sla,
-            settings.max_gpus,
-            {role: current[pool.name] for role, pool in by_role.items()},
-            target=target,
-            tolerance=settings.attainment_tolerance,
-        )
-        wanted = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
-        reasons, clamps = self._sizing_reasons(sizing), list[str]()
+        sizing = self._sized(evaluator, rates, current, target)
+        wanted = lasting = {by_role[role].name: count for role, count in sizing.chosen.workers.items()}
+        shaping = Shaping(settings, current, wanted, self._sizing_reasons(sizing))
         for role, pool in by_role.items():
             # Only of this graph's roles: a checkpoint may be of a time when it had others.
             factor = state.residuals.get(role)
             if factor is not None and factor >= settings.residual.stale_from:
-                reasons.append(f"{pool.name}:profile_stale")
-                clamps.append(f"{pool.name}: {factor:.2f} times as slow as its profile")
+                shaping.say(f"{pool.name}:profile_stale", f"{pool.name}: {factor:.2f} times as slow as its profile")
         if used.surge_rps > 0:
-            reasons.append("surge")
+            shaping.reasons.append("surge")
+            # No crowd is known to grow as far as it may: beyond what has come, workers are not kept when it does not.
+            come = self._calm(state, forecast)
+            workers = self._sized(evaluator, come, current, target).chosen.workers
+            lasting = {by_role[role].name: count for role, count in workers.items()}
 
-        stale = now_s - (state.lengths_at_s or 0.0) > settings.lengths_stale_after_s
-        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
-        for name in plan:
-            if stale and plan[name] < current[name]:
-                plan[name] = current[name]
-                reasons.append(f"{name}:lengths_stale")
-                clamps.append(f"{name}: not lowered, lengths are {now_s - (state.lengths_at_s or 0.0):.0f} s old")
-        plan = dict(self._bounded(plan, wanted, reasons, clamps))
-        plan = self._held(plan, current, gaps, reasons, clamps)
-        memory = self._remembered(memory, plan, current, now_s)
-        reasons.extend(_moves(plan, current))
+        shaping.stabilise(state.memory, now_s, lasting)
+        backlog = ", ".join(self._backlogs(evaluator, supply, _newest(state)))
+        # What has waited is still decoded when nothing waits any more.
+        if backlog or state.backlog:
+            shaping.keep("backlog", backlog or f"an interval ago {state.backlog}")
+        age_s = now_s - (state.lengths_at_s or 0.0)
+        if age_s > settings.lengths_stale_after_s:
+            shaping.keep("lengths_stale", f"lengths are {age_s:.0f} s old")
+        shaping.bound()
+        shaping.keep_for_gaps(gaps)
+        plan = shaping.plan
         decision = Decision(
             at_s=now_s,
             level=Level.MODEL,
             plan=plan,
             current=current,
             wanted=wanted,
-            reasons=tuple(reasons),
+            reasons=(*shaping.reasons, *moves(plan, current)),
             limit=sizing.limit,
             sla_reachable=sizing.reachable,
             nearest=sizing.nearest,
@@ -223,9 +224,9 @@ class Planner:
             chosen=sizing.chosen,
             runner_up=sizing.runner_up,
             why_not_runner_up=sizing.why_not_runner_up,
-            clamps=tuple(clamps),
+            clamps=tuple(shaping.clamps),
         )
-        return decision, replace(state, memory=memory, last_good=plan)
+        return decision, replace(state, memory=shaping.remembered(now_s), last_good=plan, backlog=backlog)
 
     def _target(self, state: PlannerState) -> float:
         """The SLA's attainment, moved by what is left of its error budget over the last window."""
@@ -235,32 +236,61 @@ class Planner:
         mean_rps = offered / settings.error_budget.window_s
         return round(next_target(settings.error_budget, state.error_budget, settings.sla.attainment, mean_rps), 6)
 
-    def _demand(
-        self, state: PlannerState, supply: Mapping[str, PoolState], forecast: Forecast
-    ) -> tuple[Demand, list[float], DemandUsed]:
-        """The load to size for: the worst step of each of the forecast's quantiles, a surge, and what waits already."""
+    def _sized(self, evaluator: Evaluator, rates: Sequence[float], current: Plan, target: float) -> Sizing:
+        """The cheapest plan that meets the target over equally likely rates."""
+        settings = self.settings
+        by_role = {role: self._pool_of(role) for role in self.capacity.roles}
+        return size(
+            UncertainRate(evaluator, rates),
+            by_role,
+            settings.sla,
+            settings.max_gpus,
+            {role: current[pool.name] for role, pool in by_role.items()},
+            target=target,
+            tolerance=settings.attainment_tolerance,
+        )
+
+    def _backlogs(self, evaluator: Evaluator, supply: Mapping[str, PoolState], rate_rps: float) -> list[str]:
+        """In which pools more waits than the ready workers work off at once, in words."""
+        settings, found = self.settings, []
+        # Of one worker under this load; the work of several is shared.
+        busy = evaluator.at_rate(rate_rps).predict(dict.fromkeys(self.capacity.roles, 1)).utilisation
+        for role in self.capacity.roles:
+            pool = self._pool_of(role)
+            waiting = usable(supply[pool.name].waiting_requests, settings.stale_after_s)
+            if not isinstance(waiting, Known):
+                continue
+            capacity = supply[pool.name].ready * rate_rps / busy[role] if busy[role] > 0 else math.inf
+            if is_backlog(settings.backlog, waiting.value, rate_rps, capacity):
+                found.append(f"{waiting.value:.0f} waiting for {pool.name}")
+        return found
+
+    def _calm(self, state: PlannerState, forecast: Forecast) -> list[float]:
+        """What to size for if a surge goes no further, requests/s: each quantile of the forecast, at its worst step.
+
+        In and right after a surge at least what came last, for until then the forecasters lag behind.
+        """
+        settings = self.settings
+        peaks = {level: max(rates) for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)}
+        rates, dispersion = state.forecast.rates_rps, state.dispersion or 1.0
+        least = _newest(state) if has_surged(settings.surge, rates, settings.interval_s, dispersion) else 0.0
+        return [max(peaks[level], least) for level in self._levels()]
+
+    def _demand(self, state: PlannerState, forecast: Forecast) -> tuple[Demand, list[float], DemandUsed]:
+        """The load to size for: the worst step of each of the forecast's quantiles, and a surge."""
         settings = self.settings
         if state.lengths is None:
             raise AssertionError("the caller has checked that lengths are known")
         lengths = Lengths.of(state.lengths)
-        backlog = 0.0
-        for pool in supply.values():
-            waiting = usable(pool.waiting_requests, settings.stale_after_s)
-            if isinstance(waiting, Known):
-                backlog = max(backlog, waiting.value)
-        # What waits is worked off by the workers asked for now, over the time that they take to come and one tick.
-        backlog_rps = backlog / (settings.lead_time_s + settings.interval_s)
-        peaks = {level: max(rates) for level, rates in zip(forecast.levels, forecast.rates_rps, strict=True)}
         dispersion = state.dispersion or 1.0
         # From the middle of the newest interval to when a worker serves that is asked for now.
         ahead_s = settings.interval_s / 2.0 + settings.lead_time_s
         surge = surge_rps(settings.surge, state.forecast.rates_rps, settings.interval_s, dispersion, ahead_s)
-        rates = [max(peaks[level], surge) + backlog_rps for level in self._levels()]
+        rates = [max(peak, surge) for peak in self._calm(state, forecast)]
         rate = sum(rates) / len(rates)
         used = DemandUsed(
             rate_rps=rate,
-            median_rps=peaks[0.5],
-            backlog_rps=backlog_rps,
+            median_rps=max(forecast.rates_rps[forecast.levels.index(0.5)]),
             dispersion=dispersion,
             mean_isl=float(lengths.isl.mean()),
             mean_osl=float(lengths.osl.mean()),
@@ -278,74 +308,6 @@ class Planner:
             reasons.append("sla_not_reached_within_limits")
         return reasons
 
-    def _stabilised(
-        self,
-        state: PlannerState,
-        wanted: Plan,
-        current: Plan,
-        reasons: list[str],
-        clamps: list[str],
-        *,
-        now_s: float,
-    ) -> tuple[dict[str, int], dict[str, Memory]]:
-        """What the rules of scale-ups and scale-downs make of what is wanted; none holds a pool below its minimum."""
-        behaviour, plan, memory = self.settings.behaviour, {}, {}
-        for name, count in wanted.items():
-            result = stabilise(behaviour, state.memory.get(name, Memory()), current[name], count, now_s)
-            plan[name], memory[name] = result.workers, result.memory
-            for rule in result.rules:
-                reasons.append(f"{name}:{rule}")
-                clamps.append(f"{name}: {count} wanted, {result.workers} by {rule.replace('_', ' ')}")
-            least = min(count, self.settings.pools_by_name[name].min_workers)
-            if plan[name] < least:
-                reasons.append(f"{name}:min_workers")
-                clamps.append(f"{name}: {plan[name]} after stabilisation, {least} is the minimum")
-                plan[name] = least
-        return plan, memory
-
-    def _remembered(self, memory: Mapping[str, Memory], plan: Plan, current: Plan, now_s: float) -> dict[str, Memory]:
-        """The memory with the changes that the plan makes in the end."""
-        behaviour = self.settings.behaviour
-        return {name: remember(behaviour, memory[name], plan[name] - current[name], now_s) for name in memory}
-
-    def _bounded(self, plan: Plan, floor: Plan, reasons: list[str], clamps: list[str]) -> Plan:
-        """Within every pool's maximum and within the budget; stabilisation may have held a pool above either."""
-        pools = self.settings.pools_by_name
-        capped = {name: min(count, pools[name].max_workers) for name, count in plan.items()}
-        fitted = fit_budget(capped, floor, pools, self.settings.max_gpus)
-        for name in plan:
-            if fitted.plan[name] < plan[name]:
-                reasons.append(f"{name}:budget")
-                clamps.append(f"{name}: {plan[name]} after stabilisation, {fitted.plan[name]} by budget or maximum")
-        if not fitted.feasible:
-            reasons.append("budget_below_minimum")
-        return fitted.plan
-
-    def _held(
-        self, plan: Plan, current: Plan, gaps: Sequence[str], reasons: list[str], clamps: list[str]
-    ) -> dict[str, int]:
-        """With gaps in the metrics, no pool below what is asked for now: what was not seen may be what is busy.
-
-        Pools that grow then grow only as far as the budget goes beside those that are held.
-        """
-        if not gaps:
-            return dict(plan)
-        pools, held = self.settings.pools_by_name, dict(plan)
-        for name, count in plan.items():
-            if count < current[name]:
-                held[name] = current[name]
-                reasons.append(f"{name}:metrics_incomplete")
-                clamps.append(f"{name}: not lowered to {count}, {'; '.join(gaps)}")
-        fitted = fit_budget(held, current, pools, self.settings.max_gpus)
-        kept = {name: max(current[name], count) for name, count in fitted.plan.items()}
-        for name, count in kept.items():
-            if count < held[name]:
-                reasons.append(f"{name}:budget")
-                clamps.append(f"{name}: {held[name]} wanted, {count} by budget beside pools that are not lowered")
-        if gpus_of(kept, pools) > self.settings.max_gpus:
-            reasons.append("over_budget_kept")
-        return kept
-
     def _pool_of(self, role: Role) -> Pool:
         return next(pool for pool in self.settings.pools if pool.role is role)
 
@@ -356,41 +318,31 @@ class Planner:
     ) -> tuple[Decision, PlannerState]:
         """No request has come for a whole horizon and none ever completed: real zero traffic, down to the minimum."""
         wanted = {pool.name: pool.min_workers for pool in self.settings.pools}
-        reasons, clamps = ["no_traffic"], list[str]()
-        plan, memory = self._stabilised(state, wanted, current, reasons, clamps, now_s=now_s)
-        plan = dict(self._bounded(plan, wanted, reasons, clamps))
-        plan = self._held(plan, current, gaps, reasons, clamps)
-        memory = self._remembered(memory, plan, current, now_s)
+        shaping = Shaping(self.settings, current, wanted, ["no_traffic"])
+        shaping.stabilise(state.memory, now_s)
+        shaping.bound()
+        shaping.keep_for_gaps(gaps)
+        plan = shaping.plan
         decision = Decision(
             at_s=now_s,
             level=Level.MODEL,
             plan=plan,
             current=current,
             wanted=wanted,
-            reasons=(*reasons, *_moves(plan, current)),
+            reasons=(*shaping.reasons, *moves(plan, current)),
             limit="min_workers",
-            clamps=tuple(clamps),
+            clamps=tuple(shaping.clamps),
         )
-        return decision, replace(state, memory=memory, last_good=plan)
+        return decision, replace(state, memory=shaping.remembered(now_s), last_good=plan, backlog="")
 
     def _without_demand(
         self, state: PlannerState, supply: Mapping[str, PoolState], current: Plan, why: str, now_s: float
     ) -> tuple[Decision, PlannerState]:
         """No demand to size for: add to pools that are measurably saturated or below their minimum, lower none."""
         settings = self.settings
-        grown, saturated = dict(current), []
-        measured = False
-        for name, pool in supply.items():
-            waiting = usable(pool.waiting_requests, settings.stale_after_s)
-            usage = usable(pool.kv_usage, settings.stale_after_s)
-            measured = measured or isinstance(waiting, Known) or isinstance(usage, Known)
-            long = isinstance(waiting, Known) and waiting.value > settings.reactive_queue * max(pool.ready, 1)
-            full = isinstance(usage, Known) and usage.value > settings.reactive_kv_usage
-            # Starting workers are supply that comes: the queue shrinks when they do, not when more are asked for.
-            if (long or full) and pool.starting == 0 and pool.ready >= pool.desired:
-                grown[name] = current[name] + max(1, math.ceil(settings.reactive_growth * current[name]))
-                saturated.append(name)
-        reasons = [f"{name}:saturated" for name in saturated]
+        full, measured = saturated(settings, supply)
+        grown = {name: count + (growth(settings, count) if name in full else 0) for name, count in current.items()}
+        reasons = [f"{name}:saturated" for name in full]
         clamps: list[str] = []
         for name, bounds in settings.pools_by_name.items():
             if grown[name] < bounds.min_workers:
@@ -414,18 +366,24 @@ class Planner:
             plan=plan,
             current=current,
             wanted={},
-            reasons=(*reasons, why, *_moves(plan, current)),
+            reasons=(*reasons, why, *moves(plan, current)),
             limit="unknown_demand",
             forecast=Unknown(why),
             clamps=tuple(clamps),
         )
-        return decision, replace(state, last_good=plan)
+        return decision, replace(state, last_good=plan, backlog="")
 
     def _last_good(self, state: PlannerState, unknown: Unknown, now_s: float) -> Decision:
         """Not even the supply is known: ask again for what was last asked for, or for nothing."""
         why = f"supply unknown: {unknown.reason}"
         plan = dict(state.last_good) if state.last_good is not None else {}
         return Decision(now_s, Level.LAST_GOOD, plan, {}, {}, (why,), "unknown_supply", forecast=Unknown(why))
+
+
+def _newest(state: PlannerState) -> float:
+    """Rate of the newest interval, requests/s; 0 where it is unknown."""
+    rates = state.forecast.rates_rps
+    return (rates[-1] if rates else None) or 0.0
 
 
 def _thin(sample: LengthSample, keep: int) -> LengthSample:
@@ -439,14 +397,3 @@ def _thin(sample: LengthSample, keep: int) -> LengthSample:
         osl=tuple(sample.osl[i] for i in places),
         prefix_hit_tokens=tuple(sample.prefix_hit_tokens[i] for i in places),
     )
-
-
-def _moves(plan: Plan, current: Plan) -> list[str]:
-    """What the plan changes, pool by pool."""
-    moves = []
-    for name, count in plan.items():
-        if count > current[name]:
-            moves.append(f"{name}:scale_up")
-        elif count < current[name]:
-            moves.append(f"{name}:scale_down")
-    return moves or ["no_change"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planner.core.backlog import BacklogSettings
 from planner.core.error_budget import ErrorBudgetSettings
 from planner.core.forecast import ForecastSettings
 from planner.core.residual import ResidualSettings
@@ -22,6 +23,10 @@ class Tuning(BaseModel):
     more
     than noise. The HPA's sync period, too."""
 
+    glances: int = Field(default=2, ge=0, le=2)
+    """Looks at the arrivals between two ticks, evenly spaced. A surge among them has the next tick come at once, and
+    the ticks after it an interval apart from there. 0: every tick in its turn."""
+
     confidence: float = Field(default=0.5, ge=0.5, lt=1)
     """How much of the forecast's lower side is left out: the plan meets the target over the worst 2 (1 - confidence)
     share.
@@ -33,7 +38,7 @@ class Tuning(BaseModel):
     horizon_intervals: float = Field(default=1.0, ge=0)
     """Intervals beyond the lead time that a plan must hold, until the next one can take effect."""
 
-    attainment_tolerance: float = Field(default=0.03, ge=0, lt=1)
+    attainment_tolerance: float = Field(default=0.01, ge=0, lt=1)
     """What is asked for stays while its predicted attainment misses the target by less than this.
 
     A worker that a moment's noise asks for costs its start-up and the scale-down's wait before it is gone again.
@@ -50,6 +55,9 @@ class Tuning(BaseModel):
 
     surge: SurgeSettings = SurgeSettings()
     """When a rise is taken at its word before the forecasters have learnt it, and how far."""
+
+    backlog: BacklogSettings = BacklogSettings()
+    """When so much waits that no pool is lowered."""
 
     residual: ResidualSettings = ResidualSettings()
     """How live latencies correct the profile."""

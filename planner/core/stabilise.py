@@ -75,7 +75,9 @@ class Stabilised:
     rules: tuple[str, ...]
 
 
-def stabilise(behaviour: Behaviour, memory: Memory, current: int, wanted: int, at_s: float) -> Stabilised:
+def stabilise(
+    behaviour: Behaviour, memory: Memory, current: int, wanted: int, at_s: float, *, lasting: int | None = None
+) -> Stabilised:
     """Bound a recommendation by the rules.
 
     Args:
@@ -84,6 +86,7 @@ def stabilise(behaviour: Behaviour, memory: Memory, current: int, wanted: int, a
         current: workers asked for now.
         wanted: workers recommended now.
         at_s: now.
+        lasting: what is remembered as the recommendation, and so delays later scale-downs; without it `wanted`.
     """
     keep = max(behaviour.up.window_s, behaviour.down.window_s)
     # As the HPA does: at first, what is asked for already stands for the recommendations that were not seen. Without
@@ -109,7 +112,9 @@ def stabilise(behaviour: Behaviour, memory: Memory, current: int, wanted: int, a
         rules.append("up_policy" if count > current else "down_policy")
         count = bounded
 
-    return Stabilised(count, replace(memory, recommended=(*before, (at_s, wanted))), tuple(rules))
+    return Stabilised(
+        count, replace(memory, recommended=(*before, (at_s, wanted if lasting is None else lasting))), tuple(rules)
+    )
 
 
 def remember(behaviour: Behaviour, memory: Memory, change: int, at_s: float) -> Memory:

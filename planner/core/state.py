@@ -17,7 +17,7 @@ class PlannerState:
     """Everything that the next decision depends on beside its observation; survives JSON unchanged.
 
     `residuals` are the factors on the profile's times that live latencies have taught, `ready` the workers that served
-    at the last tick.
+    at the last tick, `backlog` what waited then in words, empty where it was no more than is worked off at once.
     """
 
     forecast: ForecastState = field(default_factory=ForecastState.empty)
@@ -29,6 +29,7 @@ class PlannerState:
     last_good: Plan | None = None
     residuals: Mapping[Role, float] = field(default_factory=dict)
     ready: Plan = field(default_factory=dict)
+    backlog: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ class DemandUsed:
 
     rate_rps: float
     median_rps: float
-    backlog_rps: float
     dispersion: float
     mean_isl: float
     mean_osl: float

@@ -11,8 +11,9 @@ of a worker that has just gone still count and a connector that fails for a tick
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from planner.connectors.base import Supply, WorkerLoad
@@ -100,6 +101,7 @@ class Observer:
         self._dispersion = Dispersion()
         self._supply: Supply | None = None
         self._carried = 0.0
+        self._reach_s = 0.0
         #: What each worker did at the last observation, by name; without those that could not be seen.
         self.worker_loads: Mapping[str, WorkerLoad] = {}
 
@@ -115,6 +117,7 @@ class Observer:
             supply_reason: why there is no supply, for people.
         """
         wall_s, span_s = now_s / self._speed_up, (2 * interval_s + self._stale_after_s) / self._speed_up
+        self._reach_s = span_s
         if supply is not None:
             self._supply = supply
             self._members.update(supply, wall_s)
@@ -132,6 +135,35 @@ class Observer:
             return _nothing(interval_s, str(error), pools)
         reading = self._sorted(series, interval_s, wall_s, wall_s - span_s)
         return self._observation(reading, supply, self._supply, interval_s, supply_reason)
+
+    def glance(self, now_s: float) -> Observation:
+        """What has arrived since the last observation, all else Unknown. The next observation counts it as ever.
+
+        Its interval is what the gateways' scrapes cover, in the planner's seconds.
+
+        Args:
+            now_s: planner's time.
+        """
+        wall_s, supply = now_s / self._speed_up, self._supply
+        if supply is None or not supply.gateways:
+            return _nothing(0.0, "no gateway is known", Unknown(NO_SUPPLY))
+        try:
+            # All names, as ever: a source that scrapes keeps only what it was last asked for.
+            series = self._source.read(self._names, supply, self._reach_s, wall_s)
+        except SourceError as error:
+            return _nothing(0.0, str(error), Unknown(NO_SUPPLY))
+        wanted = set(supply.gateways)
+        found = by_instance(series, wanted.__contains__, started="", from_s=wall_s - self._reach_s)
+        windows = {address: self._windows.since(one) for address, one in found.items()}
+        selector, rate, span_s = self._arrivals_counter(list(found.values())), 0.0, math.inf
+        for address in supply.gateways:
+            window = windows.get(address)
+            increase = found[address].increase(selector, window) if window is not None else None
+            if window is None or increase is None or found[address].flaws:
+                return _nothing(0.0, f"gateway {address} tells of no arrivals since", Unknown(NO_SUPPLY))
+            rate, span_s = rate + increase / window.span_s, min(span_s, window.span_s)
+        blank = _nothing(span_s * self._speed_up, "not looked at between ticks", Unknown(NO_SUPPLY))
+        return replace(blank, arrivals=Known(round(rate * span_s)))
 
     def close(self) -> None:
         """Close the source."""

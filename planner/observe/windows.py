@@ -47,6 +47,13 @@ class Windows:
         self._last[instance.address] = window
         return window
 
+    def since(self, instance: Instance) -> Window | None:
+        """From the end of the instance's last window to its newest scrape, which no tick has taken; None without."""
+        last = self._last.get(instance.address)
+        if last is None or not instance.newest_s > last.end_s:
+            return None
+        return Window(last.end_s, instance.newest_s, fresh=True)
+
     def forget(self, addresses: Iterable[str]) -> None:
         """Let go of instances that are gone."""
         for address in addresses:

@@ -13,6 +13,7 @@ import numpy as np
 
 from planner.connectors.base import Connector, ConnectorError, LeaseState, NotHolderError, Supply, WorkerLoad
 from planner.core.decide import Planner
+from planner.core.forecast import SHORTEST_BIN
 from planner.core.layout_change import LayoutReview
 from planner.core.record import DecisionRecord, hash_settings, to_line
 from planner.core.settings import PlannerSettings
@@ -46,11 +47,18 @@ LONGEST_START_S = 86_400.0
 MOST_DECIDE_FAILURES = 3
 
 
+#: Share of an interval after which the next tick is due anyway: glances leave it its turn.
+LATEST_GLANCE = 0.9
+
+
 class Observing(Protocol):
     """What the loop needs of an observer."""
 
     def observe(self, supply: Supply | None, interval_s: float, now_s: float, supply_reason: str = ...) -> Observation:
         """What was seen over the last interval; times in planner seconds. `supply_reason`: why there is no supply."""
+
+    def glance(self, now_s: float) -> Observation:
+        """What has arrived since the last observation, which the next one counts as ever."""
 
     @property
     def worker_loads(self) -> Mapping[str, WorkerLoad]:
@@ -150,6 +158,27 @@ class Loop:
             with self.faults.stage(Stage.TICK):
                 self._tick()
             self.metrics.count_tick(time.perf_counter() - began)
+
+    def glance(self) -> bool:
+        """Whether the next tick should come at once: a surge has begun since the last one. Raises nothing.
+
+        Only the planner that acts looks; only where the last tick saw arrivals, for metrics that hang would have ticks
+        wait; and not so soon or so late that a tick would be none or is due anyway.
+        """
+        with self._ticking:
+            last, now_s = self._state.forecast.at_s, self.clock.planner_s(self.clock.wall())
+            record = self.snapshot.record if self.snapshot is not None else None
+            saw = record is not None and isinstance(record.observation.arrivals, Known)
+            if last is None or not saw or self._lease is None or not self._lease.held:
+                return False
+            if not SHORTEST_BIN <= (now_s - last) / self._planner.settings.interval_s <= LATEST_GLANCE:
+                return False
+            with self.faults.stage(Stage.OBSERVE):
+                if self._planner.hurries(self._state, self._observer.glance(now_s)):
+                    log.info("a surge: the next tick comes at once", extra={"stage": Stage.OBSERVE})
+                    self.metrics.count_hurried()
+                    return True
+            return False
 
     def _tick(self) -> None:
         self._restore()

@@ -11,8 +11,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from planner.core.budget import gpus_of
-from planner.core.decide import usable
 from planner.core.forecast import Forecast
+from planner.core.readings import usable
 from planner.core.types import Known, Level, Unknown
 from planner.service.config import ServiceConfig
 from planner.service.faults import Faults, Stage
@@ -25,7 +25,7 @@ BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _GAUGES = {
     "observed_requests_per_second": "Requests offered to the gateway, over the last interval.",
-    "predicted_requests_per_second": "Rate that the plan was sized for: the forecast, and what waits already.",
+    "predicted_requests_per_second": "Rate that the plan was sized for: the forecast, and a surge.",
     "predicted_median_requests_per_second": "Median of the forecast over the lead time, its worst bin.",
     "forecast_error_ratio": "(forecast - observed) / observed, of the forecast that was made one lead time ago.",
     "ttft_seconds": "Observed TTFT at the SLA's percentile.",
@@ -78,6 +78,7 @@ class Metrics(Collector):
 
         self._ticks = self._counter("ticks", "Ticks made.")
         self._missed = self._counter("ticks_missed", "Ticks left out because one took too long.")
+        self._hurried = self._counter("ticks_hurried", "Ticks that came early because of a surge.")
         self._failures = self._counter("failures", "Failures by stage of a tick.", "stage")
         self._actuation = self._counter("actuation_failures", "Plans that could not be carried out.")
         self._reasons = self._counter("decision_reasons", "Reasons of decisions.", "reason", "pool")
@@ -88,7 +89,7 @@ class Metrics(Collector):
             buckets=BUCKETS_S,
             registry=self.registry,
         )
-        for counted in (self._ticks, self._missed, self._actuation, self._duration):
+        for counted in (self._ticks, self._missed, self._hurried, self._actuation, self._duration):
             # From 0 on, so that the first increase shows.
             counted.labels(*self._values)
         for stage in Stage:
@@ -109,6 +110,10 @@ class Metrics(Collector):
         """A tick has ended."""
         self._ticks.labels(*self._values).inc()
         self._duration.labels(*self._values).observe(duration_s)
+
+    def count_hurried(self) -> None:
+        """One tick that comes early."""
+        self._hurried.labels(*self._values).inc()
 
     def count_missed(self) -> None:
         """A tick was left out."""

@@ -38,6 +38,12 @@ __all__ = ["Finding", "run", "validate"]
 #: later is left to the next. Ticks then stay on their grid, and every one is a bin of the forecast.
 MOST_LATE = 0.25
 
+#: Glances between ticks are at least so many seconds of wall time apart: one costs a query of the metrics, and a tick
+#: that comes sooner by less is not worth it.
+LEAST_GLANCE_S = 1.0
+
+TICK = "tick"
+
 _RUN = {"stage": "run"}
 
 
@@ -116,22 +122,31 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
 
 
 def clockwork(loop: Loop) -> BackgroundScheduler:
-    """A scheduler, not started yet, that ticks on whole multiples of the interval, one tick at a time."""
+    """A scheduler, not started yet, that ticks on whole multiples of the interval, one tick at a time.
+
+    A surge that is seen between two ticks has the next one come at once; from there they are an interval apart again.
+    """
     interval_s = loop.config.wall_interval_s
     scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(1)}, timezone=dt.UTC, daemon=True)
     first = math.ceil(loop.clock.wall() / interval_s) * interval_s
-    trigger = IntervalTrigger(seconds=interval_s, start_date=dt.datetime.fromtimestamp(first, dt.UTC), timezone=dt.UTC)
-    scheduler.add_job(
-        loop.tick,
-        trigger,
-        id="tick",
-        max_instances=1,
-        coalesce=True,
-        misfire_grace_time=max(1, int(MOST_LATE * interval_s)),
-    )
 
-    def left_out(event: JobEvent) -> None:  # noqa: ARG001 - the listener's form
-        loop.metrics.count_missed()
+    def every(seconds: float, work: Callable[[], None], name: str) -> None:
+        trigger = IntervalTrigger(seconds=seconds, start_date=dt.datetime.fromtimestamp(first, dt.UTC), timezone=dt.UTC)
+        late_s = max(1, int(MOST_LATE * seconds))
+        scheduler.add_job(work, trigger, id=name, max_instances=1, coalesce=True, misfire_grace_time=late_s)
+
+    def glance() -> None:
+        if loop.glance():
+            scheduler.modify_job(TICK, next_run_time=dt.datetime.now(dt.UTC))
+
+    every(interval_s, loop.tick, TICK)
+    glance_s = interval_s / (loop.config.tuning.glances + 1)
+    if loop.config.tuning.glances > 0 and glance_s >= LEAST_GLANCE_S:
+        every(glance_s, glance, "glance")
+
+    def left_out(event: JobEvent) -> None:
+        if event.job_id == TICK:
+            loop.metrics.count_missed()
 
     scheduler.add_listener(left_out, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_MISSED)
     return scheduler

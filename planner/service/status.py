@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from urllib.parse import urlsplit, urlunsplit
 
-from planner.core.decide import usable
+from planner.core.readings import usable
 from planner.core.types import Known, LengthSample, Observation, Unknown
 from planner.service.config import ServiceConfig
 from planner.service.loop import Loop

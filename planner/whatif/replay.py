@@ -98,16 +98,17 @@ def replay(
     end_s: float | None = None
     now_s = 0.0
     while True:
-        now_s += policy.interval_s
-        arrived = simulation.total("arrived")
+        began_s, arrived = now_s, simulation.total("arrived")
+        now_s = _next_tick(simulation, policy, disturbed, began_s)
+        span_s = now_s - began_s
         simulation.run_to(now_s * 1000.0)
         if end_s is None and simulation.all_arrived:
             end_s = simulation.last_arrival_ms / 1000.0
         arrived = simulation.total("arrived") - arrived
         fleet.pass_time(now_s)
-        observation = Observation(policy.interval_s, UNSEEN, UNSEEN, UNSEEN, UNSEEN)
+        observation = Observation(span_s, UNSEEN, UNSEEN, UNSEEN, UNSEEN)
         if policy.observes:
-            seen = _observe(setting, simulation, actuator, window, arrived, policy.interval_s)
+            seen = _observe(setting, simulation, actuator, window, arrived, span_s)
             observation = disturbed.seen(seen, now_s)
         window.finished.clear()
         if policy.watches:
@@ -115,7 +116,7 @@ def replay(
         actuator.ask(policy.decide(observation, now_s))
         if transition is not None:
             _change_layout(transition, actuator, policy, now_s)
-        ticks.append(actuator.tick(now_s, arrived, policy.interval_s))
+        ticks.append(actuator.tick(now_s, arrived, span_s))
         if on_progress is not None:
             on_progress(now_s)
         if simulation.exhausted or (end_s is not None and now_s > end_s + GRACE_S):
@@ -134,6 +135,19 @@ def replay(
         ticks=tuple(ticks),
         layout_change=transition.course if transition is not None else None,
     )
+
+
+def _next_tick(simulation: Simulation, policy: Policy, disturbed: Disturbance, began_s: float) -> float:
+    """When the tick after the one at `began_s` comes: an interval later, or at a glance that has the policy hurry."""
+    before = simulation.total("arrived")
+    for k in range(policy.glances):
+        span_s = (k + 1) * policy.interval_s / (policy.glances + 1)
+        simulation.run_to((began_s + span_s) * 1000.0)
+        arrived = Known(simulation.total("arrived") - before)
+        glance = disturbed.seen(Observation(span_s, arrived, UNSEEN, UNSEEN, UNSEEN), began_s + span_s)
+        if policy.hurries(glance):
+            return began_s + span_s
+    return began_s + policy.interval_s
 
 
 def _change_layout(transition: Transition, actuator: _Actuator, policy: Policy, now_s: float) -> None:

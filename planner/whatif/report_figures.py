@@ -159,7 +159,7 @@ def load_figure(ticks: Sequence[Tick], decisions: Sequence[Decision], span_s: fl
                 hovertemplate="%{y:.1f}/s",
             )  # fmt: skip
         figure.add_scatter(
-            x=when, y=_rounded(expected.sized_rps), mode="lines", name="sized for (backlog included)",
+            x=when, y=_rounded(expected.sized_rps), mode="lines", name="sized for (surge included)",
             line={"color": ORANGE, "width": 1.6, "shape": "hvh"}, hovertemplate="%{y:.1f}/s",
         )  # fmt: skip
     at, rate = load(ticks, span_s)

@@ -18,14 +18,16 @@ between a history and its multiple.
 
 from planner.core.forecast.backtest import ENSEMBLE, Backtest, BacktestResult, backtest
 from planner.core.forecast.candidates import FORECASTERS, Forecaster
-from planner.core.forecast.online import update
+from planner.core.forecast.online import broken_off, update
 from planner.core.forecast.quantiles import Forecast, predict
+from planner.core.forecast.ring import SHORTEST_BIN
 from planner.core.forecast.settings import ForecastSettings
 from planner.core.forecast.state import ForecastState
 
 __all__ = [
     "ENSEMBLE",
     "FORECASTERS",
+    "SHORTEST_BIN",
     "Backtest",
     "BacktestResult",
     "Forecast",
@@ -33,6 +35,7 @@ __all__ = [
     "ForecastState",
     "Forecaster",
     "backtest",
+    "broken_off",
     "predict",
     "update",
 ]

@@ -19,10 +19,10 @@ def update(
 ) -> ForecastState:
     """Take in the bin that ended at `at_s`: score what was forecast for it, refit when due, forecast from it.
 
-    A bin that is not after the last one (a repeated or reordered tick, less than half a bin later) leaves
-    the state as it is. Bins missed in between are unknown. A gap longer than the history, another bin width
-    or other scored steps than the state's start the history, the residuals and the losses afresh; the coarse
-    bins stay.
+    A bin that is not after the last one (a repeated or reordered tick, less than 0.3 of a bin later) leaves
+    the state as it is; one that comes before a whole bin has passed is a bin all the same. Bins missed in
+    between are unknown. A gap longer than the history, another bin width or other scored steps than the
+    state's start the history, the residuals and the losses afresh; the coarse bins stay.
 
     Args:
         settings: of the forecasts.
@@ -59,6 +59,26 @@ def update(
     state = replace(state, candidates=_refit(settings, state, history[0], elapsed, models))
     ahead = points(state.candidates, models, history[0], settings.scored_steps[-1])
     return replace(state, issued=issue(settings, state.issued, ahead))
+
+
+def broken_off(state: ForecastState, before: ForecastState) -> ForecastState:
+    """The state after a bin in which the load became another one: what was forecast across the break counts nowhere.
+
+    Neither the errors made in that bin nor those of older forecasts for later ones are kept: they tell how large the
+    break was, and nothing of the errors to come. Forecasts from the bin itself are scored as ever.
+
+    Args:
+        state: after the bin.
+        before: before it; where the history has begun afresh since, the state is left as it is.
+    """
+    if before.bins >= state.bins or before.scored_steps != state.scored_steps:
+        return state
+    candidates = tuple(
+        replace(now, residuals=then.residuals, losses=then.losses)
+        for now, then in zip(state.candidates, before.candidates, strict=True)
+    )
+    issued = tuple((*(None for _ in queue[:-1]), *queue[-1:]) for queue in state.issued)
+    return replace(state, candidates=candidates, issued=issued)
 
 
 def _continues(settings: ForecastSettings, state: ForecastState, bin_s: float, models: Sequence[Forecaster]) -> bool:

@@ -8,12 +8,16 @@ from dataclasses import replace
 from planner.core.forecast.settings import ForecastSettings
 from planner.core.forecast.state import ForecastState, rounded
 
+#: Share of a bin from which on a tick that comes early brings a bin of its own.
+SHORTEST_BIN = 0.3
+
 
 def bins_elapsed(state: ForecastState, bin_s: float, at_s: float) -> int:
-    """Bins since the last one: 1 in a row, more after a gap, 0 or less for a repeat."""
+    """Bins since the last one: 1 in a row or early, more after a gap, 0 or less for a repeat."""
     if state.at_s is None:
         return 1
-    return round((at_s - state.at_s) / bin_s)
+    bins = (at_s - state.at_s) / bin_s
+    return 1 if SHORTEST_BIN <= bins < 1.0 else round(bins)
 
 
 def extend_bins(

@@ -45,7 +45,7 @@ export const PICTURES = {
         }),
         line(upTo, c.ahead, c.high, faded(colour("blue"), 0.45), {line: {width: 0.8}, showlegend: false}),
         line("forecast, median", c.ahead, c.median, colour("blue")),
-        line("sized for (backlog included)", c.ahead, c.sized, colour("orange"), {
+        line("sized for (surge included)", c.ahead, c.sized, colour("orange"), {
           line: {width: 1.6, dash: "dash", shape: "hvh"},
         }),
         line("observed arrivals", c.arrived, c.arrivals, colour("ink"), {line: {width: 1.4}}),

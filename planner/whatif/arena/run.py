@@ -178,6 +178,13 @@ class _Timed(Policy):
         self._policy.watch(workers)
         self.spent_s += time.process_time() - began
 
+    def hurries(self, observation: Observation) -> bool:
+        """The policy's, timed."""
+        began = time.process_time()
+        found = self._policy.hurries(observation)
+        self.spent_s += time.process_time() - began
+        return found
+
     def decide(self, observation: Observation, now_s: float) -> Plan:
         """The policy's, timed."""
         began = time.process_time()

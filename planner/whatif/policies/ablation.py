@@ -137,6 +137,8 @@ PARTS: Mapping[str, Part] = {
     # The mean of the forecast instead of its distribution.
     "band": Part(model=MeanRate),
     "surge": Part({"surge.deviations": _NEVER}),
+    # Every tick in its turn.
+    "glances": Part({"glances": 0}),
     # Arrivals are taken as Poisson's.
     "burst": Part(seen=_no_dispersion),
     "queue": Part(seen=_no_queues),

@@ -62,12 +62,19 @@ class Policy(ABC):
     #: Whether it reads observations; one that knows what it will do is spared their making, and sees nothing.
     observes: bool = True
 
+    #: Looks at the arrivals between two ticks, evenly spaced.
+    glances: int = 0
+
     #: Whether `watch` wants to be called.
     watches: bool = False
 
     def start(self) -> Plan | None:
         """Workers that are ready at time 0, by pool name; None for the replay's own start."""
         return None
+
+    def hurries(self, observation: Observation) -> bool:  # noqa: ARG002 - most policies keep to their interval
+        """Whether the next tick should come at once, by the arrivals since the last one; asked at each of `glances`."""
+        return False
 
     def needs_in(self, change: LayoutChange) -> tuple[int, int] | None:  # noqa: ARG002 - most policies know no layouts
         """Workers of the present and of the new layout that the load needs now; None before that is known."""

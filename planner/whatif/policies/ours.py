@@ -41,7 +41,7 @@ class Ours(Policy):
         remodel: Callable[[Engines], CapacityModel] = lambda engines: engines.closed_form,
         seen: Callable[[Observation], Observation] = lambda observation: observation,
     ) -> None:
-        self.interval_s = setting.settings.interval_s
+        self.interval_s, self.glances = setting.settings.interval_s, setting.settings.glances
         self.settings = setting.settings
         self.capacity = capacity
         self._planner = Planner(setting.settings, capacity)
@@ -50,6 +50,10 @@ class Ours(Policy):
         self._remodel = remodel
         self._seen = seen
         self._demand: DemandUsed | None = None
+
+    def hurries(self, observation: Observation) -> bool:
+        """As the pod does."""
+        return self._planner.hurries(self._state, observation)
 
     def decide(self, observation: Observation, now_s: float) -> Plan:
         """The plan of one tick."""

@@ -67,9 +67,10 @@ def test_workers_that_cannot_start(site: Site, planner: Planner) -> None:
     began_s = time.time()
     site.cordon(NODE)
     try:
-        site.traffic.rps = HIGH_RPS
-        # Three more prefill workers are the most that the budget holds.
+        # Three more prefill workers are the most that the budget holds, and this load needs more.
+        site.traffic.rps = 2.0 * HIGH_RPS
         wait_until(lambda: pool_of(planner, PREFILL)["unschedulable"] == 3, "no node takes them", PATIENCE_S)
+        site.traffic.rps = HIGH_RPS
         words = "0/1 nodes are available: 1 node(s) were unschedulable."
         trouble = f"3 workers without a node: {words}"
         assert pool_of(planner, PREFILL)["trouble"] == trouble

@@ -326,7 +326,7 @@ def test_rates_are_drawn_at_the_middle_of_their_intervals(page: Page, serve: Ser
     # Planner seconds are a fifth on the wall: observed are 15 up to the tick, forecast 15 up to 60 after it.
     tick_ms = 1000 * rows[-1]["at_s"] / 5
     assert drawn_ms["observed arrivals"] == pytest.approx(tick_ms - 1_500, abs=2)
-    for name in ("forecast, median", "sized for (backlog included)"):
+    for name in ("forecast, median", "sized for (surge included)"):
         assert drawn_ms[name] == pytest.approx(tick_ms + 12_000 - 1_500, abs=2), name
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from planner.core.decide import Planner, usable
+from planner.core.decide import Planner
+from planner.core.readings import usable
 from planner.core.stabilise import Behaviour, Direction, RatePolicy
 from planner.core.state import Decision, PlannerState
 from planner.core.types import Known, LengthSample, Level, Observation, PoolState, Sla, Unknown
@@ -378,7 +379,8 @@ def test_an_sla_out_of_reach_is_said_with_the_nearest_and_still_carries_the_load
 
 @pytest.mark.parametrize("waiting", [0.0, 200.0])
 def test_no_cascade_while_workers_start(waiting: float) -> None:
-    # One supply starts for two minutes, the other is ready at once: every plan is the same.
+    # One supply starts for two minutes, the other is ready at once: every plan is the same, but that the first keeps
+    # what it has asked for while two hundred wait for its few workers.
     made = planner(lead_time_s=120.0)
     _, before, supply, now = settle(made, 100)
     plans: dict[bool, list[dict[str, int]]] = {}
@@ -394,8 +396,44 @@ def test_no_cascade_while_workers_start(waiting: float) -> None:
             decision, state = made.decide(state, seen(BUSY, coming), now + 10.0 * k)
             asked = dict(decision.plan)
             plans[starts].append(asked)
-    assert plans[True] == plans[False]
+    if waiting:
+        assert plans[True] == [plans[False][0]] * 12
+    else:
+        assert plans[True] == plans[False]
     assert sum(plans[True][-1].values()) > 4
+
+
+def test_what_waits_keeps_every_pool_until_it_is_worked_off() -> None:
+    # A decode worker of these engines takes far more than the load, so prefill is what requests wait for.
+    made = planner(behaviour=Behaviour(down=Direction(window_s=0.0)))
+    _, state, _, now = settle(made, 100)
+
+    def plan(waiting: Known[float] | Unknown, ready: int = 6) -> Decision:
+        supply = {"prefill": PoolState(6, ready, 6 - ready, waiting_requests=waiting), "decode": PoolState(5, 5)}
+        return made.decide(state, seen(100, supply), now + 10.0)[0]
+
+    low = plan(Known(0.0))
+    assert low.plan["prefill"] < 6 > low.plan["decode"]
+    held = plan(Known(900.0))
+    assert held.plan == {"prefill": 6, "decode": 5}
+    assert held.wanted == low.wanted, "the arrivals ask for no more"
+    assert {"prefill:backlog", "decode:backlog"} <= set(held.reasons)
+    assert any(
+        clamp.startswith("prefill: not lowered to") and "900 waiting for prefill" in clamp for clamp in held.clamps
+    )
+    # For an interval after it, too, and no longer.
+    supply = {"prefill": PoolState(6, 6, waiting_requests=Known(0.0)), "decode": PoolState(5, 5)}
+    decision, after = made.decide(
+        state, seen(100, supply | {"prefill": replace(supply["prefill"], waiting_requests=Known(900.0))}), now + 10.0
+    )
+    for k, plans in ((2, held.plan), (3, low.plan)):
+        decision, after = made.decide(after, seen(100, supply), now + 10.0 * k)
+        assert decision.plan == plans
+        assert any("an interval ago 900 waiting for prefill" in clamp for clamp in decision.clamps) is (k == 2)
+    # What six workers do in two seconds is none, and more than nothing is one where none serves.
+    assert plan(Known(3.0)).plan == low.plan
+    assert plan(Known(3.0), ready=0).plan == held.plan
+    assert plan(GONE).plan == low.plan
 
 
 def test_a_steady_load_asks_for_no_more_while_its_workers_start() -> None:

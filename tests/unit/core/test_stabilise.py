@@ -33,6 +33,17 @@ def walk(behaviour: Behaviour, current: int, wanted: list[int], interval_s: floa
     return counts
 
 
+# -- what is remembered ----------------------------------------------------------------------------------------------
+
+
+def test_only_what_lasts_delays_a_scale_down() -> None:
+    behaviour = Behaviour(up=FREE, down=Direction(window_s=60.0))
+    for lasting, kept in ((None, 9), (5, 5)):
+        up = stabilise(behaviour, Memory(((90.0, 2),)), 2, 9, 100.0, lasting=lasting)
+        assert up.workers == 9
+        assert stabilise(behaviour, up.memory, 9, 3, 110.0).workers == kept
+
+
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 

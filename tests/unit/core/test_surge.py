@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.core.surge import SurgeSettings, surge_rps
-from tests.unit.core.cases import planner, run, seen
+from planner.core.state import PlannerState
+from planner.core.surge import SurgeSettings, is_early_surge, surge_rps
+from planner.core.types import Known, PoolState, Unknown
+from tests.unit.core.cases import planner, run, seen, settle
 
 SETTINGS = SurgeSettings()
 
@@ -70,6 +72,40 @@ def test_more_in_the_newest_interval_never_leads_to_less(
         assert found == 0.0 or last <= found <= SETTINGS.most * last
 
 
+def test_early_by_hand() -> None:
+    def early(count: float, span_s: float, *rates_rps: float | None, dispersion: float = 1.0) -> bool:
+        return is_early_surge(SETTINGS, rates_rps or (10.0, 10.0, 10.0), 10.0, count, span_s, dispersion)
+
+    # 100 in 10 s are 25 in 2.5 s, 5 in square roots: six deviations of 0.5 make 8, 64 requests.
+    calm = (10.0, 10.0, 10.0, 10.0)
+    assert early(64.0, 2.5, *calm)
+    assert not early(63.9, 2.5, *calm)
+    # 5 + 9 with bursts.
+    assert early(196.0, 2.5, *calm, dispersion=9.0)
+    assert not early(195.9, 2.5, *calm, dispersion=9.0)
+    # The same 64 in 5 s are what 50 bring by chance.
+    assert not early(64.0, 5.0, *calm)
+    assert not early(1e6, 2.5, 10.0, 10.0, 10.0), "too little to compare with"
+    assert not early(1e6, 2.5, *calm, None)
+
+
+def test_where_traffic_jumps_all_the_time_nothing_is_early() -> None:
+    wild = [10.0, 10.0, 10.0, 14.0] * 3
+    assert is_early_surge(SETTINGS, [*[10.0] * 12], 10.0, 70.0, 2.5, 1.0)
+    assert not is_early_surge(SETTINGS, wild, 10.0, 70.0, 2.5, 1.0)
+
+
+def test_the_planner_hurries_for_it_and_for_nothing_else() -> None:
+    made = planner()
+    _, state = run(made, [seen(1000)] * 8)
+    assert made.hurries(state, seen(700, interval_s=4.0))
+    assert not made.hurries(state, seen(450, interval_s=4.0))
+    assert not made.hurries(state, seen(Unknown("gone"), interval_s=4.0))
+    assert not made.hurries(state, seen(Known(700, age_s=61.0), interval_s=4.0))
+    assert not made.hurries(state, seen(700, interval_s=0.0))
+    assert not made.hurries(PlannerState(), seen(700, interval_s=4.0))
+
+
 def test_the_planner_sizes_for_it_and_says_so() -> None:
     steady = [seen(1000)] * 8
     calm, _ = run(planner(), [*steady, seen(1050)])
@@ -85,3 +121,26 @@ def test_the_planner_sizes_for_it_and_says_so() -> None:
     wanted = [sum(decisions[-1].wanted.values()) for decisions in (calm, late, rising)]
     assert wanted == sorted(wanted)
     assert wanted[1] < wanted[2]
+
+
+def test_the_forecast_after_it_is_as_sure_as_before() -> None:
+    observations = [seen(1000)] * 12 + [seen(3000)] * 8
+    spread = []
+    for made in (planner(), planner(surge=SurgeSettings(deviations=1e6))):
+        decisions, _ = run(made, observations)
+        demand = decisions[-1].demand
+        assert demand is not None
+        spread.append(demand.rate_rps - demand.median_rps)
+    assert spread[0] < 10.0 < spread[1]
+
+
+def test_what_it_asks_for_beyond_what_has_come_is_not_kept_when_it_ends() -> None:
+    made = planner()
+    _, state, supply, now = settle(made, 1000)
+    counts = []
+    for k in (1, 2):
+        decision, state = made.decide(state, seen(3000, supply), now + k * made.settings.interval_s)
+        supply = {name: PoolState(count, count) for name, count in decision.plan.items()}
+        counts.append(sum(decision.plan.values()))
+    # Twice what came, then what came: the down window of a minute knows nothing of the first.
+    assert counts[1] < 0.7 * counts[0]

@@ -9,6 +9,7 @@ import typer.main
 from pydantic import BaseModel
 
 from planner.cli import app
+from planner.core.backlog import BacklogSettings
 from planner.core.error_budget import ErrorBudgetSettings
 from planner.core.forecast import ForecastSettings
 from planner.core.residual import ResidualSettings
@@ -30,6 +31,7 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
         RatePolicy,
         ForecastSettings,
         SurgeSettings,
+        BacklogSettings,
         ResidualSettings,
     ],
 )

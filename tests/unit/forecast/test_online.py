@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from planner.core.forecast import Forecast, ForecastSettings, ForecastState, backtest, predict, update
+from planner.core.forecast import Forecast, ForecastSettings, ForecastState, backtest, broken_off, predict, update
 from planner.core.forecast.candidates import Forecaster
 from planner.core.forecast.candidates.autoregressive import Autoregressive
 from planner.core.forecast.candidates.base import Fit
@@ -58,6 +58,27 @@ def test_one_bin_gives_the_last_value_with_the_prior_of_counting() -> None:
     # 9 requests; p50 is 9; p90 is (3 + 1.28155 * sqrt(4/3) / 2)^2 = 13.987
     assert found.rates_rps[0] == pytest.approx((0.9, 0.9))
     assert found.rates_rps[1] == pytest.approx((1.39869, 1.39869), rel=1e-4)
+
+
+def test_what_was_forecast_across_a_break_counts_nowhere() -> None:
+    calm = fed([0.4, 0.4, 0.4], SMALL)
+    crowd = fed([1.6], SMALL, calm)
+    # roots of counts 2, then 4: both steps are 2 off, and the step of two will be so once more
+    assert crowd.candidates[0].residuals == ((0, 0, 2000), (0, 2000))
+    broken = broken_off(crowd, calm)
+    assert broken.rates_rps == crowd.rates_rps
+    assert broken.candidates[0].residuals == ((0, 0), (0,))
+    assert broken.candidates[0].losses == calm.candidates[0].losses
+    after = fed([1.6, 2.5], SMALL, broken).candidates[0]
+    # forecasts made from the crowd's first bin on are scored as ever: 0 and 1 off, and 1 off two steps ahead
+    assert after.residuals == ((0, 0, 0, 1000), (0, 1000))
+    assert fed([1.6, 2.5], SMALL, crowd).candidates[0].residuals == ((0, 0, 2000, 0, 1000), (0, 2000, 2000, 1000))
+
+
+def test_where_the_history_begins_afresh_there_is_no_break() -> None:
+    before = fed([0.4] * 5, SMALL)
+    afresh = update(SMALL, before, 9.0, 10.0, 1e6)
+    assert broken_off(afresh, before) == afresh
 
 
 def test_residuals_by_hand() -> None:
@@ -116,11 +137,15 @@ def test_unknown_bins_between_known_ones_are_joined_by_a_straight_line() -> None
     assert (past.at_s, stale) == (50.0, 1)
 
 
-def test_a_repeated_or_early_tick_changes_nothing() -> None:
+def test_a_repeated_tick_changes_nothing_and_an_early_one_is_a_bin() -> None:
     state = fed([1.0, 2.0])
     assert update(SETTINGS, state, 9.0, 10.0, 20.0) is state
     assert update(SETTINGS, state, 9.0, 10.0, 5.0) is state
-    assert update(SETTINGS, state, 9.0, 10.0, 24.0) is state
+    assert update(SETTINGS, state, 9.0, 10.0, 22.9) is state
+    early = update(SETTINGS, state, 9.0, 10.0, 23.0)
+    assert (early.rates_rps, early.at_s) == ((1.0, 2.0, 9.0), 23.0)
+    # The next one is a bin later than that, and none is missing in between.
+    assert update(SETTINGS, early, 9.0, 10.0, 33.0).rates_rps == (1.0, 2.0, 9.0, 9.0)
 
 
 def test_a_gap_longer_than_the_history_starts_afresh_but_keeps_the_season() -> None:

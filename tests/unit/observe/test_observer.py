@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from planner.connectors.base import Supply, WorkerStatus
 from planner.core.types import Known, Observation, PoolState, Unknown
+from planner.observe.base import Series
 from tests.unit.observe.graphs import (
     ARRIVALS,
     DECODE,
@@ -107,6 +110,50 @@ def test_no_arrival_is_counted_twice_or_lost_when_scrapes_and_ticks_do_not_align
             first = total if first is None else first
     assert first is not None
     assert sum(counts[1:]) == pytest.approx(total - first, abs=12)
+
+
+def test_a_glance_counts_since_the_last_observation_and_takes_nothing_from_the_next() -> None:
+    source = FakeSource()
+    made, plain = observer(source), observer(source)
+    steady(source, START + 30, rate=3.0)
+    made.observe(supply(), 10.0, START + 20.0)
+    plain.observe(supply(), 10.0, START + 20.0)
+    for later_s, count in ((4.0, 12), (7.5, 21)):
+        glance = made.glance(START + 20.0 + later_s)
+        assert value(glance.arrivals) == count
+        assert glance.interval_s == float(int(later_s)), "what the scrapes cover"
+        assert reason(glance.lengths)
+        assert reason(glance.pools)
+    assert made.observe(supply(), 10.0, START + 30.0) == plain.observe(supply(), 10.0, START + 30.0)
+
+
+def test_a_glance_asks_a_source_that_keeps_only_what_it_was_last_asked_for_for_all() -> None:
+    class Recording(FakeSource):
+        asked: ClassVar[list[tuple[str, ...]]] = []
+
+        def read(self, names: Sequence[str], supply: Supply, span_s: float, now_s: float) -> Sequence[Series]:
+            self.asked.append(tuple(names))
+            return super().read(names, supply, span_s, now_s)
+
+    source = Recording()
+    made = observer(source)
+    steady(source, START + 25, rate=3.0)
+    made.observe(supply(), 10.0, START + 20.0)
+    made.glance(START + 24.0)
+    assert source.asked[0] == source.asked[1]
+
+
+def test_a_glance_without_news_or_without_a_gateway_is_unknown() -> None:
+    source = FakeSource()
+    made = observer(source)
+    assert reason(made.glance(START).arrivals) == "no gateway is known"
+    steady(source, START + 20, rate=3.0)
+    made.observe(supply(gateways=(GATEWAY, "other:1")), 10.0, START + 20.0)
+    assert reason(made.glance(START + 20.5).arrivals).startswith(f"gateway {GATEWAY} tells of no arrivals since")
+    steady(source, START + 25, rate=3.0, from_s=START + 21)
+    assert reason(made.glance(START + 25.0).arrivals).startswith("gateway other:1 tells of no arrivals since")
+    made.observe(supply(gateways=()), 10.0, START + 25.0)
+    assert reason(made.glance(START + 26.0).arrivals) == "no gateway is known"
 
 
 def test_zero_traffic_is_known() -> None:

@@ -109,7 +109,7 @@ def test_every_part_is_there_and_nothing_is_loaded(tmp_path: Path, outcome: Make
         *(f"chart-workers-{i}" for i in range(4)),
     }  # fmt: skip
     assert [t["name"] for t in figures["chart-load"]] == [
-        "forecast, median", "forecast, up to its 0.9 quantile", "sized for (backlog included)", "observed arrivals",
+        "forecast, median", "forecast, up to its 0.9 quantile", "sized for (surge included)", "observed arrivals",
     ]  # fmt: skip
     assert len(text) < 6_000_000
 

@@ -110,6 +110,12 @@ class FakeEyes:
             attainment=Unknown("not yet") if unknown else Known(0.97),
         )
 
+    def glance(self, now_s: float) -> Observation:  # noqa: ARG002 - part of the interface
+        if self.fails is not None:
+            raise self.fails
+        rate, none = self.rate_rps, Unknown("not looked at")
+        return Observation(5.0, rate if isinstance(rate, Unknown) else Known(round(rate * 5.0)), none, none, none)
+
     def close(self) -> None:
         self.closed = True
 

@@ -53,6 +53,63 @@ def test_a_restart_decides_as_if_there_had_been_none(rig: Rigging, tmp_path: Pat
         assert decisions(k, f"at{k}") == plain
 
 
+def test_a_glance_hurries_for_a_surge_and_only_the_planner_that_acts(rig: Rigging) -> None:
+    time = Time()
+    graph = FakeGraph(time)
+    one = rig("one", graph=graph, service={"identity": "one"}).ticks(8)
+    two = rig("two", graph=graph, service={"identity": "two"}).ticks(1)
+    one.ticks(1)
+    two.eyes.rate_rps = one.eyes.rate_rps = 60.0
+    counts = []
+    for later_s in (4.0, 5.0, 10.0, 14.0):
+        time.wall_s += later_s
+        counts.append(one.loop.glance())
+        assert not two.loop.glance(), "a standby has no reason to hurry"
+        time.wall_s -= later_s
+    assert counts == [False, True, True, False], "too early to be a bin, twice in time, due anyway"
+    assert not one.loop.faults.active(Stage.OBSERVE)
+    one.eyes.rate_rps = 21.0
+    time.wall_s += 5.0
+    assert not one.loop.glance()
+    one.eyes.rate_rps = Unknown("no news")
+    assert not one.loop.glance()
+
+
+def test_no_glance_waits_for_metrics_that_the_last_tick_has_not_seen(rig: Rigging) -> None:
+    made = rig().ticks(8)
+    made.eyes.rate_rps = Unknown("the server hangs")
+    made.ticks(1)
+    made.time.wall_s += 5.0
+    made.eyes.fails = AssertionError("not looked at")
+    assert not made.loop.glance()
+    assert not made.loop.faults.active(Stage.OBSERVE)
+
+
+def test_a_glance_that_fails_is_a_fault_and_no_more(rig: Rigging) -> None:
+    made = rig().ticks(8)
+    made.time.wall_s += 5.0
+    made.eyes.fails = RuntimeError("blinded")
+    assert not made.loop.glance()
+    fault = made.loop.faults.active(Stage.OBSERVE)
+    assert fault is not None
+    assert "blinded" in fault.text
+    made.eyes.fails = None
+    made.ticks(1, every_s=10.0)
+    assert not made.loop.faults.active(Stage.OBSERVE)
+
+
+def test_a_tick_that_a_glance_has_hurried_follows_the_surge_at_once(rig: Rigging) -> None:
+    made = rig(eyes=FakeEyes(rate_rps=20.0)).ticks(8)
+    before = dict(made.graph.counts)
+    made.eyes.rate_rps = 60.0
+    made.ticks(1, every_s=5.0)
+    assert "surge" in made.decision.reasons
+    assert sum(made.graph.counts.values()) > sum(before.values())
+    assert made.eyes.spans_s[-1] == 5.0
+    made.ticks(1, every_s=15.0)
+    assert made.eyes.spans_s[-1] == 15.0
+
+
 def test_of_two_planners_one_acts(rig: Rigging) -> None:
     time = Time()
     graph = FakeGraph(time)

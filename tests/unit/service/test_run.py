@@ -1,5 +1,6 @@
 """The process: it ends when it is told to, gives its lease back, and refuses a port that is taken before it ticks."""
 
+import datetime as dt
 import os
 import signal
 import socket
@@ -79,9 +80,40 @@ def test_a_port_that_is_taken_is_named_before_anything_ticks(config: Path, monke
 def test_ticks_lie_on_multiples_of_the_interval_and_never_overlap(rig: Rigging) -> None:
     made = rig()
     made.time.wall_s += 7.3
-    job = clockwork(made.loop).get_jobs()[0]
+    job = next(job for job in clockwork(made.loop).get_jobs() if job.id == "tick")
     assert job.trigger.start_date.timestamp() % 15.0 == 0.0
     assert (job.max_instances, job.coalesce, job.misfire_grace_time) == (1, True, 3)
+
+
+def test_glances_lie_between_ticks_where_there_is_time_for_them(rig: Rigging) -> None:
+    jobs = {job.id: job for job in clockwork(rig().loop).get_jobs()}
+    assert jobs.keys() == {"tick", "glance"}
+    assert jobs["glance"].trigger.interval.total_seconds() == 5.0
+    assert jobs["glance"].trigger.start_date == jobs["tick"].trigger.start_date
+    assert [job.id for job in clockwork(rig("none", tuning={"glances": 0}).loop).get_jobs()] == ["tick"]
+    assert [job.id for job in clockwork(rig("fast", speed_up=10.0).loop).get_jobs()] == ["tick"]
+
+
+def test_a_hurried_tick_comes_at_once_and_the_next_an_interval_later(
+    rig: Rigging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rig()
+    scheduler = clockwork(made.loop)
+    scheduler.start(paused=True)
+    try:
+        due = scheduler.get_job("tick").next_run_time
+        for hurries in (False, True):
+            monkeypatch.setattr(made.loop, "glance", lambda hurries=hurries: hurries)
+            before = dt.datetime.now(dt.UTC)
+            scheduler.get_job("glance").func()
+            job = scheduler.get_job("tick")
+            if not hurries:
+                assert job.next_run_time == due
+        assert before <= job.next_run_time <= dt.datetime.now(dt.UTC)
+        then = job.trigger.get_next_fire_time(job.next_run_time, job.next_run_time)
+        assert then - job.next_run_time == dt.timedelta(seconds=15.0)
+    finally:
+        scheduler.shutdown(wait=False)
 
 
 def test_warming_up_fits_every_forecaster() -> None:

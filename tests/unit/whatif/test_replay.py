@@ -77,6 +77,39 @@ def test_a_policy_that_does_not_look_changes_nothing_but_what_it_is_shown() -> N
     assert all(isinstance(part, Unknown) for seen in blind.seen for part in (seen.arrivals, seen.pools, seen.lengths))
 
 
+class Hurried(Scripted):
+    """Hurries where more than so many a second arrive. Keeps what it was shown at glances."""
+
+    glances = 2
+
+    def __init__(self, plans: list[Plan], most_rps: float) -> None:
+        super().__init__(plans, interval_s=12.0)
+        self._most_rps = most_rps
+        self.glanced: list[tuple[float, int]] = []
+
+    def hurries(self, observation: Observation) -> bool:
+        assert isinstance(observation.arrivals, Known)
+        assert isinstance(observation.pools, Unknown)
+        self.glanced.append((observation.interval_s, observation.arrivals.value))
+        return observation.arrivals.value / observation.interval_s > self._most_rps
+
+
+def test_a_policy_that_hurries_has_its_tick_at_the_glance_and_the_next_an_interval_later() -> None:
+    crowd = [(1000.0 * (30.0 + 0.1 * k), 100, 10, 0) for k in range(1, 60)]
+    rows = sorted([*steady(60.0, gap_s=1.0), *crowd])
+    policy = Hurried([{"agg": 1}], most_rps=3.0)
+    replay(setting_of(aggregated(engine()), rows, {"agg": 1}, 4), policy, "x")
+    # The crowd comes at 30.1 s and goes on for 6 s; the glances after the tick at 24 s are at 28 and 32 s.
+    assert policy.times[:6] == [12.0, 24.0, 32.0, 36.0, 48.0, 60.0]
+    assert [seen.interval_s for seen in policy.seen[:6]] == [12.0, 12.0, 8.0, 4.0, 12.0, 12.0]
+    assert policy.glanced[:4] == [(4.0, 5), (8.0, 9), (4.0, 4), (8.0, 8)]
+    arrivals = [seen.arrivals.value for seen in policy.seen if isinstance(seen.arrivals, Known)]
+    assert sum(arrivals) == len(rows), "glances take nothing away"
+    still = Hurried([{"agg": 1}], most_rps=1e9)
+    replay(setting_of(aggregated(engine()), rows, {"agg": 1}, 4), still, "x")
+    assert still.times[:4] == [12.0, 24.0, 36.0, 48.0]
+
+
 @given(values=st.lists(st.floats(1e-3, 1e7), min_size=1, max_size=60), share=st.floats(0.01, 1.0))
 def test_the_quantile_of_a_tick_is_numpys_bit_for_bit(values: list[float], share: float) -> None:
     assert _quantile(np.array(values), share) == float(np.quantile(np.array(values), share))
