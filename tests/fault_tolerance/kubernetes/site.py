@@ -11,7 +11,7 @@ from pathlib import Path
 from kubernetes import client
 
 from planner.demo.settings import DECODE, PREFILL
-from tests.fault_tolerance.planner.traffic import HIGH_RPS, LOW_RPS, Traffic
+from tests.fault_tolerance.planner.traffic import LOW_RPS, Traffic
 from tests.kubernetes.audit import ApiCall
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.installation.actors import overlaps, strays
@@ -66,18 +66,6 @@ class Site:
         """Wait until that is so."""
         self.traffic.rps = LOW_RPS
         wait_until(lambda: self.is_at_rest(planner), "the planner is at rest", PATIENCE_S, every_s=0.2)
-
-    def is_at_work(self, planner: Planner) -> bool:
-        """Whether it plans more than one worker each, and has them."""
-        newest = planner.newest()
-        enough = newest["level"] == "model" and newest["plan"][PREFILL] >= 2 and newest["plan"] == newest["current"]
-        return enough and planner.settled()
-
-    def at_work(self, planner: Planner) -> dict[str, int]:
-        """Send more than one worker each can do until the planner's plan is there, and return it."""
-        self.traffic.rps = HIGH_RPS
-        wait_until(lambda: self.is_at_work(planner), "the planner has scaled up", PATIENCE_S, every_s=0.2)
-        return dict(planner.newest()["plan"])
 
     # -- the graph -------------------------------------------------------------------------------------------------
 

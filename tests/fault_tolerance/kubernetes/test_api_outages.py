@@ -9,7 +9,7 @@ import pytest
 
 from planner.demo.settings import PREFILL
 from tests.fault_tolerance.kubernetes.site import Site, timed
-from tests.fault_tolerance.planner.traffic import HIGH_RPS, LOW_RPS
+from tests.fault_tolerance.planner.traffic import CROWD_RPS, LOW_RPS
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.installation.installation import PATIENCE_S
 from tests.kubernetes.installation.planner import Planner
@@ -50,7 +50,7 @@ def test_the_api_server_is_away_while_the_load_rises(
     began_s, mark = time.time(), site.control_plane.audit_mark()
     begin(site.control_plane)
     try:
-        site.traffic.rps = HIGH_RPS
+        site.traffic.rps = CROWD_RPS
 
         def says() -> bool:
             newest = planner.newest()

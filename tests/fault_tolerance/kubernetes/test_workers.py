@@ -12,7 +12,7 @@ from kubernetes import client
 from planner.core.record import DecisionRecord, from_line
 from planner.demo.settings import DECODE, PREFILL
 from tests.fault_tolerance.kubernetes.site import Site, deployment, timed
-from tests.fault_tolerance.planner.traffic import HIGH_RPS
+from tests.fault_tolerance.planner.traffic import CROWD_RPS, HIGH_RPS
 from tests.kubernetes.installation.installation import PATIENCE_S
 from tests.kubernetes.installation.planner import Planner
 from tests.kubernetes.nodes import Node
@@ -67,8 +67,8 @@ def test_workers_that_cannot_start(site: Site, planner: Planner) -> None:
     began_s = time.time()
     site.cordon(NODE)
     try:
-        # Three more prefill workers are the most that the budget holds, and this load needs more.
-        site.traffic.rps = 2.0 * HIGH_RPS
+        # Three more prefill workers are the most that the budget holds.
+        site.traffic.rps = CROWD_RPS
         wait_until(lambda: pool_of(planner, PREFILL)["unschedulable"] == 3, "no node takes them", PATIENCE_S)
         site.traffic.rps = HIGH_RPS
         words = "0/1 nodes are available: 1 node(s) were unschedulable."

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.demo.settings import PREFILL
 from tests.fault_tolerance.planner.installation import (
+    BUDGET,
     PAIR,
     PATIENCE_S,
     Counts,
@@ -18,7 +18,7 @@ from tests.fault_tolerance.planner.installation import (
     planner_of,
 )
 from tests.fault_tolerance.planner.proxy import Proxy
-from tests.fault_tolerance.planner.traffic import HIGH_RPS, Traffic
+from tests.fault_tolerance.planner.traffic import CROWD_RPS, Traffic
 from tests.fault_tolerance.planner.watch import Watch
 from tests.servers import wait_until
 
@@ -56,12 +56,12 @@ def at_rest(installation: Installation, planner: Planner) -> None:
 
 
 def at_work(installation: Installation, planner: Planner) -> Counts:
-    """Send more than a pair of workers can do until the planner's plan is there, and return it."""
-    installation.traffic.rps = HIGH_RPS
+    """Send what asks for the whole budget until the planner's plan is there, and return it."""
+    installation.traffic.rps = CROWD_RPS
 
     def grown() -> bool:
         newest = planner.decisions()[-1]
-        enough = newest["level"] == "model" and newest["plan"][PREFILL] >= 2 and not newest["gaps"]
+        enough = newest["level"] == "model" and sum(newest["plan"].values()) == BUDGET and not newest["gaps"]
         return enough and newest["plan"] == newest["current"] and installation.graph.settled()
 
     wait_until(grown, "the planner has scaled up", PATIENCE_S, every_s=0.3)

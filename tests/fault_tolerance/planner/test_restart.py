@@ -13,7 +13,7 @@ from planner.service.load import load_config
 from planner.service.model import load_model
 from tests.fault_tolerance.planner.installation import BUDGET, PATIENCE_S, Planner, planner_of
 from tests.fault_tolerance.planner.stages import Installation, at_rest
-from tests.fault_tolerance.planner.traffic import HIGH_RPS
+from tests.fault_tolerance.planner.traffic import CROWD_RPS
 from tests.servers import needs_prometheus, needs_smg, wait_until
 
 pytestmark = [needs_prometheus, needs_smg]
@@ -33,7 +33,7 @@ def test_killed_in_the_middle_of_a_scale_up(installation: Installation, tmp_path
         at_rest(installation, planner)
         began_s = time.time()
         planner.wait_for_ticks(10, began_s)
-        installation.traffic.rps = HIGH_RPS
+        installation.traffic.rps = CROWD_RPS
         wait_until(lambda: is_growing(installation), "workers start", PATIENCE_S)
         planner.process.kill()
         killed_s = time.time()

@@ -17,6 +17,9 @@ from tests.fault_tolerance.planner.installation import SPEED_UP
 #: Requests per second of the engines: a pair of workers is far more than enough for one, and not enough for the other.
 LOW_RPS, HIGH_RPS = 0.5, 6.0
 
+#: Asks for the whole budget and keeps it; what is added for a crowd that is only coming is given back once it has come.
+CROWD_RPS = 12.0
+
 #: Long prompts and short answers: few requests make much work.
 ISL, OSL = 12_000, 16
 
