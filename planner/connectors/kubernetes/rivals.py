@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,22 +20,34 @@ def rivals(cluster: Cluster, targets: Sequence[PoolTarget]) -> dict[str, str]:
     return Autoscalers(cluster).rivals(targets)
 
 
+#: What is not installed, or may not be listed, is asked for again after so many ticks: ten minutes of ticks of 15 s.
+ASK_AGAIN = 40
+
+
+@dataclass(slots=True)
+class _Kind:
+    """One kind: its versions, the one that answers first; ticks until it is asked for again, and what that hides."""
+
+    versions: tuple[Resource, ...]
+    rests: int = 0
+    blind: str = ""
+
+
 class Autoscalers:
     """HorizontalPodAutoscalers and KEDA ScaledObjects of a namespace: one list each.
 
-    Autoscalers are listed as autoscaling/v2, and as v1 where the server is older than 1.23. What is not installed is
-    not asked for again, and neither is what the planner may not list; `blind` says what that hides.
+    Autoscalers are listed as autoscaling/v2, and as v1 where the server is older than 1.23. What is not installed, and
+    what the planner may not list, is asked for again only after `ASK_AGAIN` ticks; `blind` says what that hides.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._kinds: list[tuple[Resource, ...]] = [(AUTOSCALERS, AUTOSCALERS_V1), (SCALED_OBJECTS,)]
-        self._blind: list[str] = []
+        self._kinds = [_Kind((AUTOSCALERS, AUTOSCALERS_V1)), _Kind((SCALED_OBJECTS,))]
 
     @property
     def blind(self) -> tuple[str, ...]:
         """What could not be looked at, for people."""
-        return tuple(self._blind)
+        return tuple(kind.blind for kind in self._kinds if kind.blind)
 
     def rivals(self, targets: Sequence[PoolTarget]) -> dict[str, str]:
         """Who else sets the replicas of these pools, and what to do about it, by pool; without those that nobody does.
@@ -44,30 +56,32 @@ class Autoscalers:
             ClusterError: the API server does not answer.
         """
         found = {target.pool: rival for target in targets if (rival := getattr(target, "rival", ""))}
-        listed = [_Autoscaler.of(one) for one in self._list()]
+        # KEDA's first: it makes HorizontalPodAutoscalers of its own, which nobody should delete.
+        listed = [_Autoscaler.of(one) for kind in reversed(self._kinds) for one in self._list(kind)]
         for target in targets:
             for scaler in listed:
                 if scaler.scales(target):
                     found.setdefault(target.pool, f"{scaler.name} also sets the replicas of {_advice(target)}")
         return found
 
-    def _list(self) -> Iterable[Mapping[str, Any]]:
-        objects: list[Mapping[str, Any]] = []
-        for i, versions in enumerate(self._kinds):
-            for resource in versions:
-                try:
-                    # KEDA's first: it makes HorizontalPodAutoscalers of its own, which nobody should delete.
-                    found = [{**one, "kind": resource.kind} for one in self._cluster.list(resource).items]
-                    objects = [*found, *objects]
-                    self._kinds[i] = (resource,)
-                    break
-                except NotFoundError:
-                    self._kinds[i] = ()
-                except ForbiddenError as error:
-                    self._kinds[i] = ()
-                    self._blind.append(f"{error}; a {resource.kind} of the same replicas would not be noticed")
-                    break
-        return objects
+    def _list(self, kind: _Kind) -> Sequence[Mapping[str, Any]]:
+        if kind.rests > 0:
+            kind.rests -= 1
+            return []
+        blind = ""
+        for resource in kind.versions:
+            try:
+                found = [{**one, "kind": resource.kind} for one in self._cluster.list(resource).items]
+            except NotFoundError:
+                continue
+            except ForbiddenError as error:
+                blind = f"{error}; a {resource.kind} of the same replicas would not be noticed"
+                break
+            kind.versions = (resource, *(other for other in kind.versions if other != resource))
+            kind.blind = ""
+            return found
+        kind.rests, kind.blind = ASK_AGAIN, blind
+        return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from planner.connectors.kubernetes.resources import (
     SCALING_ADAPTERS_V1BETA1,
     Resource,
 )
-from planner.connectors.kubernetes.rivals import Autoscalers, Fights, rivals
+from planner.connectors.kubernetes.rivals import ASK_AGAIN, Autoscalers, Fights, rivals
 from planner.connectors.kubernetes.target import PoolTarget
 from tests.unit.connectors.kubernetes.fake_cluster import FakeCluster, Object
 
@@ -59,26 +59,43 @@ def test_keda_is_named_itself_and_not_the_autoscaler_that_it_makes() -> None:
     assert found["pool-d"].startswith("ScaledObject k ")
 
 
-def test_old_servers_are_asked_for_v1_and_nothing_absent_is_asked_for_twice() -> None:
+def test_old_servers_are_asked_for_v1_and_what_is_absent_only_now_and_then() -> None:
     cluster = FakeCluster()
     cluster.lists[AUTOSCALERS_V1] = [scaler("h", "d")]
     found = Autoscalers(cluster.real())
     assert found.rivals([seen("d")])
     assert len(cluster.calls) == 3
-    assert found.rivals([seen("d")])
-    assert cluster.calls[3:] == ["list autoscaling/v1 horizontalpodautoscalers "]
+    for _ in range(ASK_AGAIN):
+        assert found.rivals([seen("d")])
+    assert set(cluster.calls[3:]) == {"list autoscaling/v1 horizontalpodautoscalers "}
     assert found.blind == ()
 
 
-def test_what_may_not_be_listed_is_said_once() -> None:
+def test_what_is_installed_later_is_found() -> None:
+    cluster = FakeCluster()
+    cluster.lists[AUTOSCALERS] = []
+    found = Autoscalers(cluster.real())
+    assert found.rivals([seen("d")]) == {}
+    cluster.lists[SCALED_OBJECTS] = [scaler("k", "d")]
+    for _ in range(ASK_AGAIN):
+        assert found.rivals([seen("d")]) == {}
+    assert list(found.rivals([seen("d")])) == ["pool-d"]
+    assert list(found.rivals([seen("d")])) == ["pool-d"]
+
+
+def test_what_may_not_be_listed_is_said_until_it_may() -> None:
     cluster = FakeCluster()
     cluster.lists[AUTOSCALERS] = ForbiddenError("cannot list horizontalpodautoscalers: 403: forbidden")
     found = Autoscalers(cluster.real())
-    assert found.rivals([seen("d")]) == {}
-    assert found.rivals([seen("d")]) == {}
-    [said] = found.blind
+    for _ in range(ASK_AGAIN + 1):
+        assert found.rivals([seen("d")]) == {}
+        [said] = found.blind
     assert "403" in said
     assert "a HorizontalPodAutoscaler of the same replicas would not be noticed" in said
+    assert sum("autoscaling/v2" in call for call in cluster.calls) == 1
+    cluster.lists[AUTOSCALERS] = [scaler("h", "d")]
+    assert list(found.rivals([seen("d")])) == ["pool-d"]
+    assert found.blind == ()
 
 
 def run(fights: Fights, steps: Sequence[tuple[int | None, int]]) -> list[bool]:
