@@ -51,8 +51,8 @@ class Behaviour(BaseModel):
     up: Direction = Direction()
     """Scale-ups follow at once: late is what breaks the SLA, and start-up makes every worker late already."""
 
-    down: Direction = Direction(window_s=60.0)
-    """Scale-downs wait one minute: shorter than the HPA's five, since the forecast already covers the lead time."""
+    down: Direction = Direction(window_s=90.0)
+    """Scale-downs wait a minute and a half: shorter than the HPA's five, since the forecast covers the lead time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,14 +62,14 @@ def test_no_window_follows_at_once() -> None:
     assert walk(Behaviour(up=FREE, down=FREE), 3, [7, 2, 5]) == [7, 2, 5]
 
 
-def test_default_scales_up_at_once_and_down_after_a_minute() -> None:
-    counts = walk(Behaviour(), 2, [8] + [3] * 8)
-    assert counts == [8, 8, 8, 8, 8, 8, 8, 3, 3]
+def test_default_scales_up_at_once_and_down_after_a_minute_and_a_half() -> None:
+    counts = walk(Behaviour(), 2, [8] + [3] * 11)
+    assert counts == [8] * 10 + [3, 3]
 
 
 def test_what_is_asked_for_stands_for_the_past_at_first() -> None:
-    # A restart knows nothing of the last minute: one quiet interval must not undo it.
-    assert walk(Behaviour(), 8, [1] * 8) == [8, 8, 8, 8, 8, 8, 8, 1]
+    # A restart knows nothing of the last minutes: one quiet interval must not undo them.
+    assert walk(Behaviour(), 8, [1] * 11) == [8] * 10 + [1]
     assert walk(Behaviour(up=Direction(window_s=20.0)), 2, [6] * 4) == [2, 2, 2, 6]
     assert walk(Behaviour(), 2, [6]) == [6]
 
