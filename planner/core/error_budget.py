@@ -24,7 +24,7 @@ class ErrorBudgetSettings(BaseModel):
     spend_s: float = Field(default=600.0, gt=0)
     """A surplus or a deficit is spread over so many seconds of the load at hand."""
 
-    max_spend: float = Field(default=0.08, ge=0, lt=1)
+    max_spend: float = Field(default=0.06, ge=0, lt=1)
     """The target of a single plan sinks by no more than this: a surplus is no licence for an outage. 0: never."""
 
     max_repay: float = Field(default=0.0, ge=0, lt=1)
