@@ -32,10 +32,12 @@ def followed(model: Model, layouts: Mapping[str, tuple[int, int]]) -> Model:
 
 
 def carried_over(state: PlannerState, before: Model, after: Model) -> PlannerState:
-    """The state under another model: what counted workers of another layout is forgotten."""
+    """The state under another model: what counted or timed workers of another layout is forgotten."""
     changed = {pool for pool, layout in after.layouts.items() if before.layouts.get(pool) != layout}
     memory = {pool: kept for pool, kept in state.memory.items() if pool not in changed}
-    return replace(state, memory=memory, last_good=None)
+    roles = {pool.role for pool in after.option.pools if pool.name in changed}
+    residuals = {role: factor for role, factor in state.residuals.items() if role not in roles}
+    return replace(state, memory=memory, residuals=residuals, ready={}, last_good=None)
 
 
 def going_on(supply: Supply | None) -> Plan:

@@ -17,10 +17,13 @@ from rich.console import Console
 from planner.connectors.base import ConnectorError, LayoutStatus, Supply, WorkerLoad
 from planner.core.layout_change import LayoutProposal
 from planner.core.record import DecisionRecord, decide_again, from_line, to_line
-from planner.core.types import Plan
+from planner.core.stabilise import Memory
+from planner.core.state import PlannerState
+from planner.core.types import Plan, Role
 from planner.explain import explained
 from planner.rebuild import capacity_of
 from planner.service.faults import Stage
+from planner.service.layouts import carried_over, followed
 from planner.service.load import load_config
 from planner.service.loop import Loop
 from planner.service.model import load_model
@@ -102,6 +105,23 @@ def test_profiles_of_several_layouts_are_taken_with_layouts_enabled_alone(tmp_pa
     path.write_text(path.read_text().replace("enabled: true", "enabled: false"))
     with pytest.raises(InputError, match="one per role"):
         load_model(load_config(path), path)
+
+
+def test_what_was_learned_of_workers_of_another_layout_is_forgotten(tmp_path: Path) -> None:
+    path = configured(tmp_path)
+    model = load_model(load_config(path), path)
+    other = followed(model, {"decode": TP1})
+    assert other.layouts == {"prefill": TP2, "decode": TP1}
+    kept = Memory(recommended=((1.0, 3),))
+    state = PlannerState(
+        memory={"prefill": kept, "decode": kept},
+        last_good={"prefill": 3, "decode": 3},
+        residuals={Role.PREFILL: 1.1, Role.DECODE: 1.3},
+        ready={"prefill": 3, "decode": 3},
+        dispersion=2.0,
+    )
+    expected = replace(state, memory={"prefill": kept}, last_good=None, residuals={Role.PREFILL: 1.1}, ready={})
+    assert carried_over(state, model, other) == expected
 
 
 def test_a_change_that_pays_is_begun_once_and_ends_in_the_other_model(tmp_path: Path) -> None:
