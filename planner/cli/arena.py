@@ -118,8 +118,9 @@ def _run(
         TimeRemainingColumn,
     )
 
-    from planner.whatif.arena.run import batches, in_processes, run_batch, task_of, terms_of
+    from planner.whatif.arena.run import batches, run_batch, task_of, terms_of
     from planner.whatif.arena.statistics import is_bound
+    from planner.whatif.processes import in_processes
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()

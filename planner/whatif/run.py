@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +12,12 @@ from planner.core.types import Observation
 from planner.whatif.outcome import Outcome
 from planner.whatif.policies import Setting, make_policy
 from planner.whatif.policies.ours import Ours
+from planner.whatif.processes import in_processes
 from planner.whatif.replay import replay
 from planner.whatif.requests import RequestWriter
 from planner.whatif.robustness import make_disturbance
 from planner.whatif.simulator.simulation import Simulation
 from planner.whatif.traces import GeneratedTrace, GeneratorSpec
-from profiler.errors import DependencyError
 from profiler.tables import fingerprint
 
 
@@ -92,23 +89,8 @@ def _keeper(
 
 
 def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Result]:
-    """Results as they come; in this process where one is enough."""
-    if processes <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield run_job(job)
-        return
-    # Spawned, not forked: the parent may hold threads (progress bars, numba), and a fork would copy their locks.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
-        futures = [pool.submit(run_job, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise DependencyError("a process of the replay was ended from outside, perhaps for its memory") from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    """Results as they come; see `in_processes`."""
+    return in_processes(run_job, jobs, processes)
 
 
 def warm_up(setting: Setting) -> None:

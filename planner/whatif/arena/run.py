@@ -1,16 +1,12 @@
-"""One run of the arena, and many of them in several processes."""
+"""Runs of the arena: what each depends on, and what came of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from planner.core.record import hash_settings
 from planner.core.types import Observation, Plan
@@ -25,11 +21,7 @@ from planner.whatif.policies.registry import POLICIES
 from planner.whatif.replay import replay
 from planner.whatif.simulator.simulation import WorkerLoad
 from planner.whatif.transition import LayoutChange
-from profiler.errors import DependencyError
 from profiler.tables import fingerprint
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -191,35 +183,6 @@ class _Timed(Policy):
         plan = self._policy.decide(observation, now_s)
         self.spent_s += time.process_time() - began
         return plan
-
-
-def in_processes(work: Callable[[Item], Answer], items: Sequence[Item], processes: int) -> Iterator[Answer]:
-    """Answers as they come; in this process where one is enough.
-
-    Args:
-        work: a function of a module.
-        items: begun in their order.
-        processes: at most so many.
-
-    Raises:
-        DependencyError: a process was ended from outside.
-    """
-    if processes <= 1 or len(items) <= 1:
-        yield from map(work, items)
-        return
-    # Spawned, not forked: the parent holds threads (progress bars, numba), and a fork would copy their locks.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(items)), mp_context=context) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            said = "a process of the arena was ended from outside, perhaps for its memory; the same command goes on"
-            raise DependencyError(said) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _hash(value: object) -> str:
