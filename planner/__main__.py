@@ -1,5 +1,16 @@
-"""`python -m planner` is the command `planner`."""
+"""The command `planner`, and `python -m planner`, where that is not on the path."""
 
-from planner.cli import main
+from profiler.interrupts import keep_interrupts
 
-main()
+
+def main() -> None:
+    """Entry point."""
+    keep_interrupts()
+    # Only now: an interrupt may come while modules are imported.
+    from planner.cli import main as command  # noqa: PLC0415
+
+    command()
+
+
+if __name__ == "__main__":
+    main()
