@@ -17,17 +17,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammainc, ndtr
 
 from planner.core.capacity import Prediction
 from planner.core.demand import Demand
-from planner.core.length_facts import LengthFacts
+from planner.core.length_facts import Array, LengthFacts
 from planner.core.queueing import busy_share, erlang_c, gated_cycle
 from planner.core.types import Role, Sla
 from profiler.timing import EngineTiming, TransferTiming
-
-Array = NDArray[np.float64]
 
 #: Fitted to the simulator over loads, worker counts and the lengths of three traces; `tests/bench/capacity.py` prints
 #: what disagreement is left.
@@ -65,7 +62,7 @@ class ClosedForm:
 
     def evaluator(self, demand: Demand, sla: Sla) -> ClosedFormEvaluator:
         """An evaluator for one demand and one SLA."""
-        return ClosedFormEvaluator(self, demand, sla, LengthFacts(self.engines, self.transfer, demand.lengths))
+        return ClosedFormEvaluator(demand, sla, LengthFacts(self.engines, self.transfer, demand.lengths))
 
     def slowed(self, factors: Mapping[Role, float]) -> ClosedForm:
         """The model of engines whose iterations take so many times as long, by role."""
@@ -101,7 +98,6 @@ class _Prefill:
 class ClosedFormEvaluator:
     """Predictions for one demand and one SLA; what depends on one role only is computed once per count."""
 
-    model: ClosedForm
     demand: Demand
     sla: Sla
     facts: LengthFacts
@@ -110,11 +106,11 @@ class ClosedFormEvaluator:
 
     def at_rate(self, rate_rps: float) -> ClosedFormEvaluator:
         """The same lengths and SLA at another rate; what follows from the lengths is shared."""
-        return ClosedFormEvaluator(self.model, replace(self.demand, rate_rps=rate_rps), self.sla, self.facts)
+        return ClosedFormEvaluator(replace(self.demand, rate_rps=rate_rps), self.sla, self.facts)
 
     def predict(self, workers: Mapping[Role, int]) -> Prediction:
         """What these workers achieve; workers below 1 achieve nothing."""
-        if Role.AGGREGATED in self.model.engines:
+        if Role.AGGREGATED in self.facts.engines:
             return self._predict_aggregated(workers[Role.AGGREGATED])
         decode = self._of_decode(workers[Role.DECODE])
         prefill = self._of_prefill(workers[Role.PREFILL])
@@ -135,7 +131,7 @@ class ClosedFormEvaluator:
         """Each request alone on an idle worker."""
         ttft, itl = self.facts.alone
         within_ttft, within_itl = self._possible
-        use = dict.fromkeys(self.model.engines, 0.0)
+        use = dict.fromkeys(self.facts.engines, 0.0)
         return self._joint(within_ttft, within_itl, use, float(itl.mean()), float(ttft.mean()))
 
     def nearest(self) -> Sla:
@@ -260,7 +256,7 @@ class ClosedFormEvaluator:
         A token takes longer by that part where its iteration holds a prompt, which more of the longer iterations do: a
         few steps of that, from none longer on.
         """
-        per_request = self.model.engines[Role.AGGREGATED].mixed_ms_per_request
+        per_request = self.facts.engines[Role.AGGREGATED].mixed_ms_per_request
         decode = self._sharing(workers, rate * prompt)
         if per_request == 0.0:
             return decode
@@ -272,7 +268,7 @@ class ClosedFormEvaluator:
 
     def _predict_aggregated(self, workers: int) -> Prediction:
         """Prompts interrupt decodes: they take a share of the time, and each one a decode meets delays its tokens."""
-        engine = self.model.engines[Role.AGGREGATED]
+        engine = self.facts.engines[Role.AGGREGATED]
         extra = max(0.0, self.facts.batching[0] - engine.shared_ms)
         mean_marginal, marginal_variance = self.facts.added
         rate = self.demand.rate_rps / 1000.0 / max(workers, 1)

@@ -36,9 +36,7 @@ def in_processes(work: Callable[[Item], Answer], items: Sequence[Item], processe
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
-            said = (
-                "a replaying process was ended from outside, perhaps for its memory: fewer at a time (--jobs) need less"
-            )
+            said = "a process was ended from outside, perhaps for its memory: fewer at a time (--jobs) need less"
             raise DependencyError(said) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
